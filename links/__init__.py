@@ -1,0 +1,1 @@
+"""Network shells: the only code that talks to brokers and field endpoints."""

@@ -1,0 +1,1 @@
+"""Modbus TCP server: a mailbox of registers."""

@@ -1,0 +1,1 @@
+"""The gateway: MQTT JSON to tags to field writes."""

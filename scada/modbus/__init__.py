@@ -1,0 +1,1 @@
+"""Modbus without I/O: limits, PDUs, frames, register codec, register image."""

@@ -1,0 +1,84 @@
+"""Values, their quality, and why a value was refused."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+TYPE_NAMES = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "text",
+    type(None): "null",
+    dict: "object",
+    list: "array",
+}
+
+Value = bool | int | float | str
+
+
+class DataType(StrEnum):
+    """What a tag's value is, in engineering terms."""
+
+    FLOAT = "float"
+    INT = "int"
+    BOOL = "bool"
+    STRING = "string"
+
+
+class Quality(StrEnum):
+    """Good, uncertain or bad, after OPC UA Part 8."""
+
+    GOOD = "good"
+    UNCERTAIN = "uncertain"
+    BAD = "bad"
+
+
+class Reason(StrEnum):
+    """Why a quality is not good."""
+
+    NONE = ""
+    COMM_FAILURE = "comm_failure"
+    STALE = "stale"
+    OUT_OF_RANGE = "out_of_range"
+    NOT_CONNECTED = "not_connected"
+    SUBSTITUTED = "substituted"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one tag; a value never travels without quality and time (UTC, milliseconds)."""
+
+    tag_id: int
+    value: Value
+    quality: Quality
+    reason: Reason
+    time_ms: int
+
+
+class RejectCode(StrEnum):
+    """Why a message or a value was not written. One word, counted and filtered by."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    BAD_TOPIC = "bad_topic"
+    MISSING = "missing"
+    WRONG_TYPE = "wrong_type"
+    NOT_INTEGER = "not_integer"
+    OUT_OF_RANGE = "out_of_range"
+    UNKNOWN_TEXT = "unknown_text"
+    BAD_TIME = "bad_time"
+    NO_BINDING = "no_binding"
+    BAD_CONFIG = "bad_config"
+    DEVICE_REFUSED = "device_refused"
+    VERIFY_FAILED = "verify_failed"
+    OVERFLOW = "overflow"
+
+
+class BadValue(ValueError):
+    """A value that cannot be taken: wrong type, out of range, missing. Data, not a fault of the program: count it and go on."""
+
+    def __init__(self, code: RejectCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
