@@ -1,0 +1,251 @@
+"""The configuration's records: what a device, a tag or a binding may say, and what each word means.
+
+These classes declare; `scada.schema` parses them, the REST schemas and the documentation are made from them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from scada.errors import ConfigError, Fault
+from scada.modbus.endpoint import Endpoint, Transport
+from scada.modbus.limits import Table
+from scada.modbus.registers import Order, RegisterType, codec
+from scada.paths import compile_path
+from scada.scaling import OutOfLimits
+from scada.schema import spec
+from scada.timestamps import TimeFormat
+from scada.topics import check_topic_filter
+from scada.values import DataType
+
+
+class Direction(StrEnum):
+    """Seen from Tagwire: `in` reads the tag from the field, `out` writes it there."""
+
+    IN = "in"
+    OUT = "out"
+    INOUT = "inout"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingConfig:
+    """Linear scaling between the raw value of the protocol and the tag's engineering value."""
+
+    gain: float = spec("engineering = raw * gain + offset", 1.0)
+    offset: float = spec("engineering = raw * gain + offset", 0.0)
+
+    def faults(self) -> Iterator[Fault]:
+        if self.gain == 0:
+            yield Fault("gain", "must not be 0")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """Engineering limits, inclusive."""
+
+    low: float | None = spec("lowest engineering value", None)
+    high: float | None = spec("highest engineering value", None)
+    action: OutOfLimits = spec(
+        "what happens to a value outside: it is rejected, or clamped to the limit", OutOfLimits.REJECT
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            yield Fault("low", f"must not be above high ({self.low:g} > {self.high:g})")
+
+
+@dataclass(frozen=True, slots=True)
+class MqttNetwork:
+    """How a device speaks MQTT."""
+
+    topic: str | None = spec(
+        "topic or filter (wildcards + and #) the device publishes to; device/<id> when left out",
+        None,
+        check=check_topic_filter,
+    )
+    samples: str | None = spec(
+        "JSON path of an array whose elements are mapped one after the other, each as a message",
+        None,
+        check=compile_path,
+    )
+    time: str | None = spec("JSON path of the source time stamp", None, check=compile_path)
+    time_format: TimeFormat = spec("how the time stamp is written", TimeFormat.AUTO)
+
+
+@dataclass(frozen=True, slots=True)
+class MqttAddress:
+    """Where in a device's message a tag's value stands."""
+
+    path: str | None = spec('JSON path, for example a.b[0]["x y"]; "" is the whole payload', None, check=compile_path)
+    bits: tuple[str, ...] | None = spec(
+        "JSON paths of up to 16 booleans, packed into one integer, the first into bit 0",
+        None,
+        max_length=16,
+        check=None,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if (self.path is None) == (self.bits is None):
+            yield Fault("", "needs either path or bits")
+        for index, path in enumerate(self.bits or ()):
+            try:
+                compile_path(path)
+            except ConfigError as error:
+                yield from (Fault(f"bits.{index}", fault.message) for fault in error.faults)
+
+
+@dataclass(frozen=True, slots=True)
+class MqttOptions:
+    """How a value in a message is read."""
+
+    numeric_text: bool = spec('take "12" for the number 12', False)
+    enum: Mapping[str, object] | None = spec(
+        'text to value, for example {"open": 1, "closed": 0}; other texts are rejected', None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModbusNetwork:
+    """One Modbus endpoint: a TCP server, a gateway, a serial line."""
+
+    transport: Transport = spec("tcp, udp, rtu_over_tcp or serial", Transport.TCP)
+    host: str | None = spec("host name or address (all but serial)", None, max_length=253)
+    port: int = spec("port of the server", 502, minimum=1, maximum=65535)
+    serial_port: str | None = spec("device file of the serial line, for example /dev/ttyUSB0", None, max_length=253)
+    baudrate: int = spec("bits per second on the serial line", 9600, minimum=300, maximum=4_000_000)
+    parity: str = spec("N, E or O", "N", max_length=1)
+    stopbits: int = spec("stop bits", 1, minimum=1, maximum=2)
+    bytesize: int = spec("data bits", 8, minimum=7, maximum=8)
+    timeout_s: float = spec("time for one whole answer", 1.0, minimum=0.02, maximum=60)
+    connect_timeout_s: float = spec("time for connecting", 3.0, minimum=0.1, maximum=60)
+    gap_ms: int = spec("silence between two requests", 0, minimum=0, maximum=10_000)
+    max_write_registers: int = spec("most registers in one write", 123, minimum=1, maximum=123)
+    max_write_coils: int = spec("most coils in one write", 1968, minimum=1, maximum=1968)
+
+    def faults(self) -> Iterator[Fault]:
+        if self.transport is Transport.SERIAL:
+            if not self.serial_port:
+                yield Fault("serial_port", "is required for serial")
+        elif not self.host:
+            yield Fault("host", f"is required for {self.transport}")
+        elif any(char.isspace() or ord(char) < 33 for char in self.host):
+            yield Fault("host", "must not contain spaces or control characters")
+        if self.parity not in ("N", "E", "O"):
+            yield Fault("parity", f"must be one of N, E, O, not {self.parity!r}")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What identifies the link: devices with equal endpoints share one connection."""
+        serial = self.transport is Transport.SERIAL
+        return Endpoint(
+            transport=self.transport,
+            host="" if serial else self.host or "",
+            port=0 if serial else self.port,
+            serial_port=self.serial_port or "" if serial else "",
+            baudrate=self.baudrate,
+            parity=self.parity,
+            stopbits=self.stopbits,
+            bytesize=self.bytesize,
+            timeout_s=self.timeout_s,
+            connect_timeout_s=self.connect_timeout_s,
+            gap_ms=self.gap_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModbusAddress:
+    """Where in a Modbus device a tag's value stands."""
+
+    register: int = spec("protocol address, counted from 0", minimum=0, maximum=65535)
+    unit_id: int | None = spec("address of the unit; the term's, else 1, when left out", None, minimum=0, maximum=255)
+    table: Table = spec("coil, discrete_input, input_register or holding_register", Table.HOLDING_REGISTER)
+    type: RegisterType = spec("how the value is coded", RegisterType.UINT16)
+    order: Order = spec("byte order; for 64 bit the same pattern over four registers", Order.ABCD)
+    bit: int | None = spec("bit of the register, 0 is the lowest; only with type bool", None, minimum=0, maximum=15)
+    length: int | None = spec("bytes of text; only with type string", None, minimum=1, maximum=250)
+
+    def faults(self) -> Iterator[Fault]:
+        if self.table in (Table.COIL, Table.DISCRETE_INPUT):
+            if self.type not in (RegisterType.BOOL, RegisterType.UINT16) or self.bit is not None:
+                yield Fault("type", f"a {self.table} holds one bit: type bool, no bit number")
+            return
+        try:
+            count = codec(self.type, self.order, length=self.length, bit=self.bit).registers
+        except ConfigError as error:
+            yield from error.faults
+            return
+        if self.register + count > 65536:
+            yield Fault("register", f"{count} registers from {self.register} go past 65535")
+
+
+@dataclass(frozen=True, slots=True)
+class Failsafe:
+    """The value written when the source has been silent for too long."""
+
+    value: object = spec("engineering value")
+    after_s: float = spec("silence of the source", minimum=0.1, maximum=86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class ModbusOptions:
+    """How and when a tag is written to a Modbus device."""
+
+    on_change: bool = spec("write only a value whose registers differ from the last written", False)
+    deadband: float = spec(
+        "write only when the engineering value moved by more than this since the last write", 0.0, minimum=0
+    )
+    min_interval_s: float = spec(
+        "shortest time between two writes; the latest value is kept meanwhile", 0.0, minimum=0, maximum=86_400
+    )
+    rewrite_s: float = spec("write the last value again every so often; 0 is never", 0.0, minimum=0, maximum=86_400)
+    every_value: bool = spec("write every value in order instead of only the latest", False)
+    verify: bool = spec("read the registers back after the write and compare", False)
+    round: bool | None = spec("round a fraction for an integer type; left out: only when the binding scales", None)
+    failsafe: Failsafe | None = spec("value written when the source is silent", None)
+
+    def faults(self) -> Iterator[Fault]:
+        if 0 < self.rewrite_s < 0.1:
+            yield Fault("rewrite_s", f"must be 0 or at least 0.1, not {self.rewrite_s:g}")
+        if self.every_value and (self.on_change or self.deadband or self.min_interval_s):
+            yield Fault("every_value", "cannot be combined with on_change, deadband or min_interval_s")
+
+
+@dataclass(frozen=True, slots=True)
+class BindingConfig:
+    """How one protocol reaches one tag. `address` and `options` are of the protocol's own classes."""
+
+    id: int
+    protocol: str
+    direction: Direction
+    address: object
+    options: object
+    scaling: ScalingConfig | None
+    limits: LimitsConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class TagConfig:
+    """One tag with what it inherits from its item and term already filled in."""
+
+    id: int
+    name: str
+    data_type: DataType
+    scaling: ScalingConfig | None
+    limits: LimitsConfig | None
+    deadband: float
+    bindings: tuple[BindingConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """One device as a program needs it. `revision` is the configuration's revision that changed it last.
+
+    `faults` lists what could not be understood in the stored rows; those parts are left out.
+    """
+
+    id: int
+    name: str
+    revision: int
+    networks: Mapping[str, object]
+    tags: tuple[TagConfig, ...]
+    faults: tuple[Fault, ...] = field(default=())
