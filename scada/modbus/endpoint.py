@@ -22,9 +22,9 @@ class Transport(StrEnum):
 class Endpoint:
     """One address to connect to; equal endpoints share one link.
 
-    `host` and `port` are used by TCP, UDP and RTU over TCP; `serial_port` (a device file) and the line settings by serial.
-    `timeout_s` is one deadline for a whole request, `connect_timeout_s` one for a whole connect; `gap_ms` is the silence kept
-    between the end of one request and the start of the next.
+    `host` and `port` are used by TCP, UDP and RTU over TCP; `serial_port` (a device file) and the line settings by
+    serial. `timeout_s` is one deadline for a whole request, `connect_timeout_s` one for a whole connect; `gap_ms` is
+    the silence kept between the end of one request and the start of the next.
     """
 
     transport: Transport = Transport.TCP

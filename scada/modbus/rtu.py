@@ -1,0 +1,63 @@
+"""Modbus RTU frames on the client's side: a reply found in what a serial line brought, without I/O.
+
+Document: "MODBUS over Serial Line Specification and Implementation Guide V1.02", here: Serial.
+"""
+
+from typing import Final
+
+from scada.errors import ProtocolError
+from scada.modbus.limits import ERROR_FLAG
+from scada.modbus.pdu import MaskWriteRequest, Request, WriteRequest, packed_size
+
+MIN_FRAME: Final = 4  # Serial 2.5.1: address, function, two bytes of CRC
+_EXCEPTION_FRAME: Final = 5
+_POLYNOMIAL: Final = 0xA001  # Serial 6.2.2
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ _POLYNOMIAL if crc & 1 else crc >> 1
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC_TABLE: Final = _crc_table()
+
+
+def crc16(data: bytes) -> int:
+    """The CRC of Serial 6.2.2, sent low byte first; 0 over a whole frame with its own CRC."""
+    crc = 0xFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc
+
+
+def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
+    """The PDU of the reply to `request` in `data`, all that was received since it went out; None while it is not there.
+
+    Noise before and after the reply is passed over: line drivers make it when they turn round, and the CRC guards the
+    rest. Raises ProtocolError when the data is one sound frame that cannot be the reply.
+    """
+    function = request.function
+    for start in range(len(data) - MIN_FRAME):
+        if data[start] != unit_id or data[start + 1] & ~ERROR_FLAG != function:
+            continue
+        end = start + (_EXCEPTION_FRAME if data[start + 1] & ERROR_FLAG else _frame_size(request))
+        if end <= len(data) and crc16(data[start:end]) == 0:
+            return data[start + 1 : end - 2]
+    if len(data) >= MIN_FRAME and crc16(data) == 0:
+        if data[0] != unit_id:
+            raise ProtocolError(f"reply of unit {data[0]}")
+        return data[1:-2]  # another function or size: the caller's check tells which
+    return None
+
+
+def _frame_size(request: Request) -> int:
+    if isinstance(request, WriteRequest):
+        return 8
+    if isinstance(request, MaskWriteRequest):
+        return 10
+    return 5 + (packed_size(request.count) if request.function <= 2 else 2 * request.count)
