@@ -1,7 +1,7 @@
 """Telling whoever started us that we are ready: the sd_notify protocol, as systemd and `tagwire up` speak it.
 
-One datagram per message to the unix socket named by NOTIFY_SOCKET; a name that begins with `@` is in Linux's abstract namespace
-(systemd, sd_notify(3)). Started by hand there is no such socket and nothing is sent.
+One datagram per message to the unix socket named by NOTIFY_SOCKET; a name that begins with `@` is in the abstract
+namespace of Linux (systemd, sd_notify(3)). Started by hand there is no such socket and nothing is sent.
 """
 
 import os
