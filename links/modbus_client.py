@@ -182,6 +182,7 @@ class ModbusClient:
         self._client: ModbusBaseClient | None = None
         self._wire: _Wire | None = None
         self._last_transaction = 0
+        self._is_asking = False
         self._quiet_until = 0.0
         self._next_start = 0.0
 
@@ -194,13 +195,14 @@ class ModbusClient:
     async def connect(self) -> None:
         """Connect unless connected. Raises LinkError within `connect_timeout_s`.
 
-        On a transport without transaction ids it first waits until `timeout_s` have passed since the last connection
-        was closed: a late reply to its last request would look like the answer to the next one.
+        On a transport without transaction ids it first waits until `timeout_s` have passed since a request failed: a
+        late reply to that one would look like the answer to the next.
         """
         async with self._lock:
             if self.connected:
                 return
             self._drop(LinkError("closed"))
+            self._is_asking = False
             await asyncio.sleep(max(0.0, self._quiet_until - asyncio.get_running_loop().time()))
             try:
                 client, wire = _create(self.endpoint)
@@ -325,10 +327,14 @@ class ModbusClient:
             if client is None or wire is None or not self.connected:
                 raise LinkError(f"{self._where(unit_id, request)}: not connected")
             wire.expect(unit_id, request)
+            self._is_asking = True
             try:
                 reply: _Reply = await send(client)
-                return decode_response(request, reply.pdu)
+                data = decode_response(request, reply.pdu)
+                self._is_asking = False
+                return data
             except DeviceRefused as exc:
+                self._is_asking = False
                 raise DeviceRefused(f"{self._where(unit_id, request)}: {exc}", exc.code) from exc
             except ProtocolError as exc:
                 raise self._dropped(ProtocolError(f"{self._where(unit_id, request)}: {exc}")) from exc
@@ -354,7 +360,7 @@ class ModbusClient:
         wire, self._wire, self._client = self._wire, None, None
         if wire is not None:
             wire.drop(error)
-            if not self.endpoint.transport.has_transaction_ids:
+            if self._is_asking and not self.endpoint.transport.has_transaction_ids:
                 self._quiet_until = asyncio.get_running_loop().time() + self.endpoint.timeout_s
 
     def _check(self, unit_id: int, address: int, count: int, limit: int, fits: bool = True) -> None:

@@ -1,0 +1,72 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scada.errors import ProtocolError
+from scada.modbus.pdu import MaskWriteRequest, ReadRequest, ReadWriteRequest, Request, WriteRequest
+from scada.modbus.rtu import crc16, find_reply
+
+# Requests to unit 17 with the replies that other implementations and the specification's examples give them.
+CASES: list[tuple[Request, str]] = [
+    (ReadRequest(1, 0x13, 0x25), "11 01 05 CD 6B B2 0E 1B 45 E6"),
+    (ReadRequest(3, 0x6B, 3), "11 03 06 AE 41 56 52 43 40 49 AD"),
+    (ReadRequest(4, 8, 1), "11 04 02 00 0A F8 F4"),
+    (WriteRequest(5, 0xAC, 1, b"\x01"), "11 05 00 AC FF 00 4E 8B"),
+    (WriteRequest(6, 1, 1, b"\x00\x03"), "11 06 00 01 00 03 9A 9B"),
+    (WriteRequest(15, 0x13, 10, b"\xcd\x01"), "11 0F 00 13 00 0A 26 99"),
+    (WriteRequest(16, 1, 2, b"\x00\x0a\x01\x02"), "11 10 00 01 00 02 12 98"),
+    (MaskWriteRequest(4, 0xF2, 0x25), "11 16 00 04 00 F2 00 25 66 E2"),
+    (ReadRequest(3, 0x6B, 3), "11 83 02 C1 34"),
+]
+
+
+@pytest.mark.parametrize(("request_", "reply"), CASES)
+def test_finds_a_reply_whole_and_byte_by_byte(request_: Request, reply: str) -> None:
+    frame = bytes.fromhex(reply)
+    for end in range(len(frame)):
+        assert find_reply(frame[:end], 17, request_) is None
+    assert find_reply(frame, 17, request_) == frame[1:-2]
+
+
+@pytest.mark.parametrize(("request_", "reply"), CASES)
+def test_passes_over_noise_before_and_after(request_: Request, reply: str) -> None:
+    frame = bytes.fromhex(reply)
+    assert find_reply(b"\x00\xff" + frame + b"\x00", 17, request_) == frame[1:-2]
+
+
+@pytest.mark.parametrize(("request_", "reply"), CASES)
+def test_a_flipped_bit_is_no_reply(request_: Request, reply: str) -> None:
+    frame = bytes.fromhex(reply)
+    for position in range(len(frame) * 8):
+        broken = bytearray(frame)
+        broken[position // 8] ^= 1 << position % 8
+        assert find_reply(bytes(broken), 17, request_) is None
+
+
+def test_a_read_write_reply_has_the_size_of_what_was_read() -> None:
+    body = bytes.fromhex("11 17 04 00 01 00 02")
+    frame = body + crc16(body).to_bytes(2, "little")
+    assert find_reply(frame, 17, ReadWriteRequest(0, 2, 0, b"\x00\x01")) == frame[1:-2]
+
+
+def test_another_units_reply_is_told_at_once() -> None:
+    frame = bytes.fromhex(CASES[2][1])
+    with pytest.raises(ProtocolError, match="unit 17"):
+        find_reply(frame, 18, ReadRequest(4, 8, 1))
+
+
+def test_a_sound_frame_of_another_function_is_handed_on() -> None:
+    frame = bytes.fromhex(CASES[2][1])
+    assert find_reply(frame, 17, ReadRequest(3, 8, 1)) == frame[1:-2]
+
+
+@given(st.binary(max_size=300), st.integers(0, 255))
+def test_garbage_raises_only_the_documented_error(data: bytes, unit_id: int) -> None:
+    try:
+        find_reply(data, unit_id, ReadRequest(3, 0, 10))
+    except ProtocolError:
+        assert crc16(data) == 0
+
+
+def test_the_checksum_of_the_specifications_example() -> None:
+    assert crc16(b"\x02\x07") == 0x1241
