@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 EXCEPTION_CODES = (1, 2, 3, 4, 5, 6, 8, 10, 11, 0, 255)
 FLOOD_BYTES = 13_000_000
@@ -307,18 +307,15 @@ _MODES: dict[str, Callable[[FaultDevice, Seen], Iterator[Step]]] = {
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, device: FaultDevice) -> None:
         self._device = device
-        self._transport: asyncio.DatagramTransport | None = None
+        self._transport: Any = None  # a DatagramTransport, which asyncio's own is not one of in Python 3.11
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        assert self._transport is not None
-        transport = self._transport
         seen = Seen(time.monotonic(), self._device.mode, int.from_bytes(data[:2], "big"), data[6], data[7:])
-        play = self._device.play_datagrams(seen, lambda reply: transport.sendto(reply, addr))
+        play = self._device.play_datagrams(seen, lambda reply: self._transport.sendto(reply, addr))
         task = asyncio.get_running_loop().create_task(play)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,426 @@
+"""Rows D1-D8 of the fault table for the Modbus client: what a misbehaving device can do to a read and to a write.
+
+Whatever the device does, nothing counts as read or written that it did not properly confirm, only the documented errors
+come out, and the first request after the fault works.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from links.backoff import Backoff
+from links.modbus_client import ModbusClient
+from scada.errors import DeviceRefused, LinkError, ProtocolError
+from scada.modbus.endpoint import Endpoint, Transport
+from scada.modbus.limits import Table
+from tests.support.fault_device import EXCEPTION_CODES, FaultDevice
+
+ROOT = Path(__file__).parents[2]
+UNIT = 9
+TIMEOUT_S = 0.5
+TRANSPORT = {"tcp": Transport.TCP, "udp": Transport.UDP, "rtu": Transport.RTU_OVER_TCP}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A request, what it returns, and what the device's store tells when it was carried out."""
+
+    name: str
+    ask: Callable[[ModbusClient], Awaitable[Any]]
+    result: Any = None
+    done: Callable[[FaultDevice], bool] = lambda device: True
+
+    @property
+    def is_write(self) -> bool:
+        return self.result is None
+
+
+# Each has addresses of its own, so that all can go against one device at the same time.
+OPERATIONS = [
+    Operation("holding", lambda c: c.read_registers(UNIT, Table.HOLDING_REGISTER, 10, 3), b"\0\x0a\0\x0b\0\x0c"),
+    Operation("input", lambda c: c.read_registers(UNIT, Table.INPUT_REGISTER, 11, 1), b"\0\x0b"),
+    Operation("coils", lambda c: c.read_bits(UNIT, Table.COIL, 0, 11), [True] + [False] * 10),
+    Operation("inputs", lambda c: c.read_bits(UNIT, Table.DISCRETE_INPUT, 1, 20), [False] * 20),
+    Operation(
+        "write many",
+        lambda c: c.write_registers(UNIT, 100, b"\0\1\0\2\0\3"),
+        done=lambda d: d.registers[100:103] == [1, 2, 3],
+    ),
+    Operation(
+        "write one", lambda c: c.write_registers(UNIT, 200, b"\x12\x34"), done=lambda d: d.registers[200] == 0x1234
+    ),
+    Operation("write coils", lambda c: c.write_coils(UNIT, 300, [True] * 9), done=lambda d: all(d.bits[300:309])),
+    Operation("write coil", lambda c: c.write_coils(UNIT, 400, [True]), done=lambda d: d.bits[400]),
+    Operation("mask", lambda c: c.mask_write(UNIT, 500, 0xFF00, 0x00AB), done=lambda d: d.registers[500] == 0xAB),
+]
+READS = [operation for operation in OPERATIONS if not operation.is_write]
+WRITES = [operation for operation in OPERATIONS if operation.is_write]
+
+Errors = tuple[type[Exception], ...]
+LATE: Errors = (LinkError,)
+BROKEN: Errors = (ProtocolError,)
+EITHER: Errors = (LinkError, ProtocolError)
+
+CASES: list[tuple[str, str, float, Errors, list[Operation]]] = [
+    ("tcp", "never", 0, LATE, OPERATIONS),
+    ("tcp", "wrong_tid", 0, LATE, OPERATIONS),
+    ("tcp", "zero_tid", 0, LATE, OPERATIONS),
+    ("tcp", "wrong_unit", 0, BROKEN, OPERATIONS),
+    ("tcp", "wrong_proto", 0, LATE, OPERATIONS),
+    ("tcp", "wrong_fc", 0, BROKEN, OPERATIONS),
+    ("tcp", "fewer_regs", 0, BROKEN, OPERATIONS),
+    ("tcp", "bytecount_lies", 0, BROKEN, OPERATIONS),
+    ("tcp", "wrong_echo_address", 0, BROKEN, WRITES),
+    ("tcp", "wrong_echo_quantity", 0, BROKEN, WRITES),
+    ("tcp", "wrong_echo_value", 0, BROKEN, WRITES),
+    ("tcp", "trunc", 0, LATE, OPERATIONS),
+    ("tcp", "trunc", 3, LATE, OPERATIONS),
+    ("tcp", "trunc_stall", 0, LATE, OPERATIONS),
+    ("tcp", "trunc_stall", 3, LATE, OPERATIONS),
+    ("tcp", "trunc_stall", 7, LATE, OPERATIONS),
+    ("tcp", "len_huge", 0, BROKEN, OPERATIONS),
+    ("tcp", "garbage", 0, EITHER, OPERATIONS),
+    ("tcp", "flood", 0, BROKEN, OPERATIONS),
+    ("tcp", "slow", 200, LATE, OPERATIONS),
+    ("tcp", "delay", 2 * TIMEOUT_S, LATE, OPERATIONS),
+    ("tcp", "rst", 0, LATE, OPERATIONS),
+    ("tcp", "fin", 0, LATE, OPERATIONS),
+    ("udp", "never", 0, LATE, OPERATIONS),
+    ("udp", "wrong_tid", 0, LATE, OPERATIONS),
+    ("udp", "zero_tid", 0, LATE, OPERATIONS),
+    ("udp", "wrong_unit", 0, BROKEN, OPERATIONS),
+    ("udp", "wrong_proto", 0, LATE, OPERATIONS),
+    ("udp", "wrong_fc", 0, BROKEN, OPERATIONS),
+    ("udp", "fewer_regs", 0, BROKEN, OPERATIONS),
+    ("udp", "bytecount_lies", 0, BROKEN, OPERATIONS),
+    ("udp", "wrong_echo_address", 0, BROKEN, WRITES),
+    ("udp", "trunc_stall", 0, BROKEN, OPERATIONS),
+    ("udp", "len_huge", 0, BROKEN, OPERATIONS),
+    ("udp", "garbage", 0, EITHER, OPERATIONS),
+    ("udp", "slow", 30, EITHER, OPERATIONS),
+    ("udp", "delay", 2 * TIMEOUT_S, LATE, OPERATIONS),
+    ("rtu", "never", 0, LATE, OPERATIONS),
+    ("rtu", "wrong_unit", 0, BROKEN, OPERATIONS),
+    ("rtu", "wrong_fc", 0, BROKEN, OPERATIONS),
+    ("rtu", "fewer_regs", 0, BROKEN, OPERATIONS),
+    ("rtu", "bytecount_lies", 0, BROKEN, OPERATIONS),
+    ("rtu", "wrong_echo_address", 0, BROKEN, WRITES),
+    ("rtu", "wrong_echo_quantity", 0, BROKEN, WRITES),
+    ("rtu", "wrong_echo_value", 0, BROKEN, WRITES),
+    ("rtu", "trunc", 0, LATE, OPERATIONS),
+    ("rtu", "trunc_stall", 0, LATE, OPERATIONS),
+    ("rtu", "garbage", 0, EITHER, OPERATIONS),
+    ("rtu", "slow", 200, LATE, OPERATIONS),
+    ("rtu", "delay", 2 * TIMEOUT_S, LATE, OPERATIONS),
+    ("rtu", "rst", 0, LATE, OPERATIONS),
+    ("rtu", "fin", 0, LATE, OPERATIONS),
+]
+
+
+@pytest.fixture(autouse=True)
+async def nothing_escapes() -> AsyncIterator[None]:
+    """No exception may leave a protocol callback, and none may be left for the garbage collector to find."""
+    escaped: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+    yield
+    gc.collect()
+    await asyncio.sleep(0)
+    assert escaped == []
+
+
+def make_client(device: FaultDevice, timeout_s: float = TIMEOUT_S) -> ModbusClient:
+    return ModbusClient(Endpoint(TRANSPORT[device.framing], "127.0.0.1", device.port, timeout_s=timeout_s))
+
+
+def count_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def carry_out(operation: Operation, client: ModbusClient, device: FaultDevice) -> None:
+    assert await operation.ask(client) == operation.result
+    assert operation.done(device)
+
+
+async def connect_and_write(client: ModbusClient) -> None:
+    await client.connect()
+    await client.write_registers(UNIT, 0, b"\0\1")
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[FaultDevice]:
+    async with FaultDevice() as device:
+        yield device
+
+
+@pytest.mark.parametrize(
+    ("framing", "mode", "argument", "errors", "operations"), CASES, ids=lambda v: v if isinstance(v, str) else None
+)
+async def test_never_a_success_and_the_next_request_works(
+    framing: str, mode: str, argument: float, errors: Errors, operations: list[Operation]
+) -> None:
+    fds = count_fds()
+    async with FaultDevice(framing=framing) as device:
+        device.registers[10:13], device.bits[0] = [10, 11, 12], True
+        clients = [make_client(device) for _ in operations]
+        await asyncio.gather(*(client.connect() for client in clients))
+        await device.set_mode(mode, argument)
+        outcomes = await asyncio.gather(
+            *(operation.ask(client) for operation, client in zip(operations, clients, strict=True)),
+            return_exceptions=True,
+        )
+        for operation, client, outcome in zip(operations, clients, outcomes, strict=True):
+            assert isinstance(outcome, errors), f"{operation.name}: {outcome!r}"
+            assert f"{client.endpoint} unit {UNIT} " in str(outcome)
+            assert not client.connected, operation.name
+        await device.set_mode("good")
+        for operation, client in zip(operations, clients, strict=True):
+            await client.connect()
+            await carry_out(operation, client, device)
+            await client.close()
+    assert abs(count_fds() - fds) <= 2
+
+
+@pytest.mark.parametrize("framing", ["tcp", "udp"])
+async def test_d2_a_stale_reply_is_discarded_and_the_right_one_taken(framing: str) -> None:
+    async with FaultDevice("stale_then_good", framing=framing) as device:
+        device.registers[10:13], device.bits[0] = [10, 11, 12], True
+        async with make_client(device, timeout_s=5) as client:
+            for operation in OPERATIONS:
+                await carry_out(operation, client, device)
+
+
+@pytest.mark.parametrize("framing", ["tcp", "udp", "rtu"])
+async def test_d2_a_reply_sent_twice_never_answers_the_next_request(framing: str) -> None:
+    async with FaultDevice("twice", framing=framing) as device, make_client(device, timeout_s=5) as client:
+        for value in range(30):
+            device.registers[7] = value
+            assert await client.read_registers(UNIT, Table.HOLDING_REGISTER, 7, 1) == bytes((0, value))
+
+
+async def test_d4_a_truncated_reply_costs_one_connection(device: FaultDevice) -> None:
+    device.mode = "trunc_stall"
+    async with make_client(device) as client:
+        with pytest.raises(LinkError, match="bytes but no reply within"):
+            await OPERATIONS[0].ask(client)
+        with pytest.raises(LinkError, match="not connected"):
+            await OPERATIONS[0].ask(client)
+    assert len(device.accepted_s) == len(device.seen) == 1
+
+
+@pytest.mark.parametrize("framing", ["tcp", "udp", "rtu"])
+async def test_d5_exceptions_carry_their_code_and_keep_the_link(framing: str) -> None:
+    async with FaultDevice("exc_cycle", framing=framing) as device, make_client(device, timeout_s=5) as client:
+        for operation in OPERATIONS:
+            device.seen.clear()
+            for code in EXCEPTION_CODES:
+                with pytest.raises(DeviceRefused) as refused:
+                    await operation.ask(client)
+                assert refused.value.code == code
+                assert f"exception {code} (" in str(refused.value)
+        assert client.connected
+        await device.set_mode("good")
+        await carry_out(WRITES[0], client, device)
+        assert framing == "udp" or len(device.accepted_s) == 1
+
+
+async def test_d6_a_slow_reply_has_one_deadline_for_the_whole(device: FaultDevice) -> None:
+    await device.set_mode("slow", 200)  # each byte is well within the timeout, the whole takes 2.4 s
+    async with make_client(device, timeout_s=0.6) as client:
+        started = time.monotonic()
+        with pytest.raises(LinkError, match=r"within 0\.6 s"):
+            await client.write_registers(UNIT, 0, b"\0\1")
+        assert 0.5 < time.monotonic() - started < 1.8
+
+
+async def test_d6_a_slow_reply_within_the_deadline_is_taken(device: FaultDevice) -> None:
+    await device.set_mode("slow", 10)
+    async with make_client(device, timeout_s=5) as client:
+        await carry_out(WRITES[0], client, device)
+
+
+MEASURE = """
+import asyncio, resource, sys, time
+from links.modbus_client import ModbusClient
+from scada.errors import TagwireError
+from scada.modbus.endpoint import Endpoint
+from scada.modbus.limits import Table
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+async def main(port, rounds):
+    client = ModbusClient(Endpoint(host="127.0.0.1", port=port, timeout_s=0.5))
+    failed = 0
+    for n in range(rounds + 1):
+        if n == 1:  # the first brings in what is loaded lazily
+            before, cpu, clock = peak(), time.process_time(), time.monotonic()
+        try:
+            await client.connect()
+            await client.read_registers(1, Table.HOLDING_REGISTER, 0, 100)
+        except TagwireError:
+            failed += n > 0
+            if n == 0:
+                await asyncio.sleep(0.1)
+    share = (time.process_time() - cpu) / (time.monotonic() - clock)
+    print(failed, peak() - before, round(share, 3))
+
+asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+async def measure(device: FaultDevice, rounds: int) -> tuple[int, int, float]:
+    """Failed requests of `rounds`, growth of the client process's peak memory in kB, its share of one CPU."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MEASURE, str(device.port), str(rounds), cwd=ROOT, stdout=subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    failed, grown_kb, share = output.split()
+    return int(failed), int(grown_kb), float(share)
+
+
+async def test_d6_a_flood_does_not_fill_the_memory(device: FaultDevice) -> None:
+    await device.set_mode("flood")
+    failed, grown_kb, _ = await measure(device, 10)
+    assert failed == 10
+    assert grown_kb < 5_000
+
+
+@pytest.mark.parametrize(("mode", "argument"), [("slow", 1), ("slow", 30), ("trunc_stall", 4), ("never", 0)])
+async def test_d6_a_tedious_device_costs_no_cpu(device: FaultDevice, mode: str, argument: float) -> None:
+    await device.set_mode(mode, argument)
+    _, grown_kb, share = await measure(device, 3)
+    assert grown_kb < 5_000
+    assert share < 0.2
+
+
+@pytest.mark.parametrize("framing", ["tcp", "rtu"])
+async def test_d7_a_connection_closed_at_once(framing: str) -> None:
+    fds = count_fds()
+    async with FaultDevice("accept_close", framing=framing) as device:
+        client = make_client(device, timeout_s=0.1)  # on RTU each connect waits as long after a request that failed
+        for _ in range(20):
+            with pytest.raises(LinkError):
+                await connect_and_write(client)
+        await device.set_mode("good")
+        async with make_client(device, timeout_s=5) as patient:
+            await carry_out(WRITES[0], patient, device)
+        await client.close()
+    assert abs(count_fds() - fds) <= 2
+
+
+async def test_d7_a_lost_connection_is_told_before_the_timeout(device: FaultDevice) -> None:
+    for mode in ("fin", "rst"):
+        device.mode = mode
+        async with make_client(device, timeout_s=30) as client:
+            with pytest.raises(LinkError, match="connection"):
+                await asyncio.wait_for(WRITES[0].ask(client), 10)
+
+
+async def test_d7_a_refused_connection(device: FaultDevice) -> None:
+    fds = count_fds()
+    client = make_client(device)
+    await device.set_mode("refuse")
+    for _ in range(20):
+        with pytest.raises(LinkError, match=f"127.0.0.1:{device.port}: no connection"):
+            await client.connect()
+    assert abs(count_fds() - fds) <= 2
+    await device.set_mode("good")
+    await client.connect()
+    await carry_out(WRITES[0], client, device)
+    await client.close()
+
+
+async def test_d7_udp_where_nobody_listens() -> None:
+    async with FaultDevice(framing="udp") as device:
+        await device.set_mode("refuse")
+        async with make_client(device, timeout_s=30) as client:
+            with pytest.raises(LinkError, match="not reachable"):
+                await asyncio.wait_for(WRITES[0].ask(client), 10)
+            await device.set_mode("good")
+            await client.connect()
+            await carry_out(WRITES[0], client, device)
+
+
+async def test_d7_flapping_loses_only_the_requests_it_broke(device: FaultDevice) -> None:
+    fds = count_fds()
+    device.mode = "flap"
+    client = make_client(device, timeout_s=5)
+    confirmed = []
+    for value in range(60):
+        await client.connect()
+        try:
+            await client.write_registers(UNIT, value, bytes((0, value + 1)))
+        except LinkError:
+            continue
+        confirmed.append(value)
+    assert len(confirmed) == 40
+    assert all(device.registers[value] == value + 1 for value in confirmed)
+    await client.close()
+    await asyncio.sleep(0.05)
+    assert abs(count_fds() - fds) <= 2
+
+
+async def test_d7_one_connection_for_each_step_of_the_backoff(device: FaultDevice) -> None:
+    device.mode = "fin"
+    backoff = Backoff(first_s=0.05, cap_s=0.2, jitter=0.2)
+    client = make_client(device, timeout_s=5)
+    waited = []
+    for _ in range(6):
+        with pytest.raises(LinkError):
+            await connect_and_write(client)
+        waited.append(backoff.next_delay_s())
+        await asyncio.sleep(waited[-1])
+    assert len(device.accepted_s) == 6
+    between = [later - sooner for sooner, later in pairwise(device.accepted_s)]
+    assert all(gap >= delay * 0.9 for gap, delay in zip(between, waited, strict=False))
+
+
+async def test_d8_a_stopped_peer_is_found_by_the_timeout_and_its_late_replies_do_no_harm() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.fault_device", cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int((await process.stdout.readline()).split()[1])
+        client = ModbusClient(Endpoint(host="127.0.0.1", port=port, timeout_s=0.5))
+        await client.connect()
+        await client.write_registers(UNIT, 1, b"\0\x11\0\x22")
+        process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(LinkError, match="no reply within"):
+            await client.read_registers(UNIT, Table.HOLDING_REGISTER, 1, 1)
+        assert time.monotonic() - started < 2
+        await client.connect()  # the kernel of a stopped process still accepts
+        with pytest.raises(LinkError, match="no reply within"):
+            await client.read_registers(UNIT, Table.HOLDING_REGISTER, 1, 1)
+        process.send_signal(signal.SIGCONT)
+        await client.connect()
+        assert await client.read_registers(UNIT, Table.HOLDING_REGISTER, 2, 1) == b"\0\x22"
+        await client.close()
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.stdin.close()
+        await process.wait()
+
+
+async def test_d8_a_silent_peer_is_probed(device: FaultDevice) -> None:
+    async with make_client(device) as client:
+        assert client._wire is not None
+        sock = client._wire.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        probes = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in (4, 5, 6)]  # Linux: idle, interval, count
+        assert probes == [30, 10, 3]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
