@@ -8,6 +8,7 @@ escape into the event loop, keeps a request waiting after its connection is lost
 import asyncio
 import logging
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -48,6 +49,13 @@ from scada.modbus.rtu import find_reply
 # More than this after one request is a flood, not a reply behind some stale ones.
 MAX_RECEIVED: Final = 16 * MAX_ADU
 
+# ValueError and OverflowError: a host name, port or line setting that cannot be. termios.error: one that this line refuses.
+_CONNECT_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError)
+if sys.platform != "win32":
+    import termios
+
+    _CONNECT_ERRORS += (termios.error,)
+
 _READ_FUNCTION: Final = {
     Table.COIL: Function.READ_COILS,
     Table.DISCRETE_INPUT: Function.READ_DISCRETE_INPUTS,
@@ -78,6 +86,7 @@ class _Wire(TransactionManager):
     def __init__(self, params: CommParams, framer: FramerBase, transport: Transport) -> None:
         super().__init__(params, framer, 0, False, None, None, None)
         self._is_datagram = transport is Transport.UDP
+        self._is_tcp = transport in (Transport.TCP, Transport.RTU_OVER_TCP)
         self._frames = FrameReader() if transport.has_transaction_ids else None
         self._unit_id = 0
         self._request: Request | None = None
@@ -93,6 +102,8 @@ class _Wire(TransactionManager):
             except asyncio.CancelledError:
                 self.loop.call_soon(transport.abort)
                 raise
+        if self._is_tcp:
+            set_keepalive(transport.get_extra_info("socket"))
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""
@@ -209,14 +220,8 @@ class ModbusClient:
                 await wire.open(self.endpoint.connect_timeout_s)
             except TimeoutError as exc:
                 raise LinkError(f"{self.endpoint}: no connection within {self.endpoint.connect_timeout_s} s") from exc
-            except (
-                OSError,
-                ValueError,
-                OverflowError,
-            ) as exc:  # ValueError: a host name or line setting that cannot be
+            except _CONNECT_ERRORS as exc:
                 raise LinkError(f"{self.endpoint}: no connection: {exc}") from exc
-            if self.endpoint.transport in (Transport.TCP, Transport.RTU_OVER_TCP):
-                set_keepalive(wire.transport.get_extra_info("socket"))
             wire.next_tid = self._last_transaction
             self._client, self._wire = client, wire
 

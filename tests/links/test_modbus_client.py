@@ -6,9 +6,10 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from pymodbus import FramerType
@@ -31,6 +32,14 @@ def simulated_unit() -> SimDevice:
     holding = [SimData(0, count=300, values=0, datatype=DataType.REGISTERS)]
     readings = [SimData(0, values=list(range(1000, 1300)), datatype=DataType.REGISTERS)]
     return SimDevice(UNIT, simdata=(bits, inputs, holding, readings))
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Both event loops that the programs run on."""
+    if request.param == "uvloop":
+        return pytest.importorskip("uvloop").EventLoopPolicy()  # type: ignore[no-any-return]
+    return asyncio.DefaultEventLoopPolicy()
 
 
 class SerialLine(NamedTuple):
@@ -211,6 +220,16 @@ async def test_a_serial_line_that_is_not_there() -> None:
     client = ModbusClient(Endpoint(Transport.SERIAL, serial_port="/dev/no-such-line"))
     with pytest.raises(LinkError, match="/dev/no-such-line"):
         await client.connect()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"parity": "E"}, {"parity": "X"}, {"bytesize": 7}, {"bytesize": 9}, {"baudrate": -1}]
+)
+async def test_a_serial_line_that_cannot_be_set_so(serial_line: SerialLine, setting: dict[str, Any]) -> None:
+    client = ModbusClient(replace(Endpoint(Transport.SERIAL, serial_port=serial_line.near), **setting))
+    with contextlib.suppress(LinkError):  # systems differ in what a pseudo terminal puts up with
+        await client.connect()
+    await client.close()
 
 
 async def test_a_serial_line_that_is_pulled_out(serial_line: SerialLine) -> None:
