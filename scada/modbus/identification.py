@@ -41,9 +41,10 @@ def encode_identification_request(access: Access, first_object: int = 0) -> byte
 
 
 def answer_identification(pdu: bytes, objects: Mapping[int, bytes]) -> bytes:
-    """The response to a request with function code 43, from a device that has these objects of the basic and regular categories.
+    """The response to a request with function code 43.
 
-    `objects` is ordered by id and has at least the ids 0, 1 and 2; each value fits one response (244 bytes). Raises DeviceRefused.
+    `objects` are the device's, of the basic and regular categories, ordered by id, with at least the ids 0, 1 and 2; each
+    value fits one response (244 bytes). Raises DeviceRefused.
     """
     if len(pdu) < 2 or pdu[1] != MEI_DEVICE_IDENTIFICATION:
         raise refuse(ExceptionCode.ILLEGAL_FUNCTION, f"MEI type {pdu[1:2].hex()} is not supported")
@@ -71,10 +72,8 @@ def answer_identification(pdu: bytes, objects: Mapping[int, bytes]) -> bytes:
 
 def _encode(code: int, next_object: int | None, objects: Mapping[int, bytes]) -> bytes:
     more = (0x00, 0x00) if next_object is None else (0xFF, next_object)
-    head = bytes(
-        (Function.ENCAPSULATED_INTERFACE, MEI_DEVICE_IDENTIFICATION, code, _REGULAR_LEVEL, *more, len(objects))
-    )
-    return head + b"".join(bytes((key, len(value))) + value for key, value in objects.items())
+    head = (Function.ENCAPSULATED_INTERFACE, MEI_DEVICE_IDENTIFICATION, code, _REGULAR_LEVEL, *more, len(objects))
+    return bytes(head) + b"".join(bytes((key, len(value))) + value for key, value in objects.items())
 
 
 def decode_identification(pdu: bytes) -> Identification:

@@ -59,11 +59,11 @@ class UnitMap:
     @classmethod
     def whole(cls) -> "UnitMap":
         """Every address of every table."""
-        return cls({table: (WHOLE,) for table in Table})
+        return cls(dict.fromkeys(Table, (WHOLE,)))
 
 
 def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same addresses in ascending order, neighbours and overlaps joined: a request may cross from one to the next."""
+    """The same addresses, ascending, neighbours and overlaps joined: a request may cross from one to the next."""
     merged: list[Span] = []
     for span in sorted(spans, key=lambda span: span.first):
         if merged and span.first <= merged[-1].last + 1:
@@ -108,7 +108,7 @@ class Image:
         self._memory[at : at + len(data)] = data
 
     def read_bits(self, table: Table, address: int, count: int) -> bytes:
-        """`count` bits, packed: the lowest address in the lowest bit of the first byte, the last byte filled with zeros."""
+        """`count` bits, packed: the lowest address in the lowest bit of the first byte, filled up with zeros."""
         self.check(table, address, count)
         start, shift = self._base[table] + address // 8, address % 8
         bits = int.from_bytes(self._memory[start : start + packed_size(shift + count)], "little") >> shift

@@ -1,7 +1,7 @@
 """What the Modbus documents fix: sizes, quantities and numbers, each with the section it comes from.
 
-Documents: "MODBUS Application Protocol Specification V1.1b3" (here: APS), "MODBUS Messaging on TCP/IP Implementation Guide
-V1.0b" (here: Guide), "MODBUS/TCP Security Protocol Specification v21" (here: Security).
+Documents: "MODBUS Application Protocol Specification V1.1b3" (here: APS), "MODBUS Messaging on TCP/IP Implementation
+Guide V1.0b" (here: Guide), "MODBUS/TCP Security Protocol Specification v21" (here: Security).
 """
 
 from enum import StrEnum

@@ -31,8 +31,8 @@ def encode_frame(transaction: int, unit_id: int, pdu: bytes) -> bytes:
 class FrameReader:
     """Cuts a stream into frames, however the network cut it before.
 
-    It owns a buffer of `capacity` bytes (at least one whole frame): receive into `room()`, say how much came with `received()`,
-    then take `next_frame()` until it answers None. What one pass can yield is bounded by the capacity.
+    It owns a buffer of `capacity` bytes (at least one whole frame): receive into `room()`, say how much came with
+    `received()`, then take `next_frame()` until it answers None. What one pass can yield is bounded by the capacity.
     """
 
     __slots__ = ("_buffer", "_end", "_start", "_view", "discarded")
@@ -68,19 +68,21 @@ class FrameReader:
     def next_frame(self) -> Frame | None:
         """The next whole frame, or None when more bytes are needed.
 
-        A frame whose protocol identifier is not 0 is discarded, as Guide 4.4.2.2 asks. ProtocolError (remote) when the length
-        field is impossible: nobody can tell then where the next frame begins, so the connection is of no more use.
+        A frame whose protocol identifier is not 0 is discarded, as Guide 4.4.2.2 asks. ProtocolError (remote) when the
+        length field is impossible: nobody can tell where the next frame begins, so the connection is of no more use.
         """
         while True:
             start, end = self._start, self._end
             if end - start < MBAP_HEADER:
-                return self._need_more()
+                self._move_to_front()
+                return None
             transaction, protocol, length, unit_id = _HEADER.unpack_from(self._buffer, start)
             if not MIN_MBAP_LENGTH <= length <= MAX_MBAP_LENGTH:
                 raise ProtocolError(f"MBAP length {length} is not within {MIN_MBAP_LENGTH}-{MAX_MBAP_LENGTH}")
             stop = start + _BEFORE_LENGTH_ENDS + length
             if stop > end:
-                return self._need_more()
+                self._move_to_front()
+                return None
             if stop == end:
                 self._start = self._end = 0
             else:
@@ -89,8 +91,8 @@ class FrameReader:
                 return Frame(transaction, unit_id, bytes(self._view[start + MBAP_HEADER : stop]))
             self.discarded += 1
 
-    def _need_more(self) -> None:
-        """Move the beginning of a frame to the buffer's front, so that the whole of it finds room."""
+    def _move_to_front(self) -> None:
+        """Make room for the rest of the frame that has begun to arrive."""
         if self._start:
             rest = self._end - self._start
             self._buffer[:rest] = self._buffer[self._start : self._end]

@@ -1,8 +1,9 @@
 """Modbus PDUs, without I/O: requests and responses, encoded and decoded side by side.
 
-A server decodes a request and encodes its response; a client encodes the request and decodes the response to it. Decoding a
-request checks it in the order of the specification's state diagrams (APS 6): the function is known, then quantity, byte count
-and value; the address is the image's business. `DeviceRefused` carries the exception code to answer, or that was answered.
+A server decodes a request and encodes its response; a client encodes the request and decodes the response to it.
+Decoding a request checks it in the order of the specification's state diagrams (APS 6): the function is known, then
+quantity, byte count and value; the address is the image's business. `DeviceRefused` carries the exception code to answer,
+or that was answered.
 """
 
 import struct
@@ -54,19 +55,22 @@ class ExceptionCode(IntEnum):
 
 
 class ReadRequest(NamedTuple):
-    """Functions 1 to 4: `count` bits or registers from `address`."""
+    """Functions 1 to 4: `quantity` bits or registers from `address`."""
 
     function: int
     address: int
-    count: int
+    quantity: int
 
 
 class WriteRequest(NamedTuple):
-    """Functions 5, 6, 15 and 16. `data`: registers big-endian, or bits packed eight a byte, lowest address in the lowest bit."""
+    """Functions 5, 6, 15 and 16.
+
+    `data`: registers big-endian, or bits packed eight a byte, the lowest address in the lowest bit of the first byte.
+    """
 
     function: int
     address: int
-    count: int
+    quantity: int
     data: bytes
 
 
@@ -83,7 +87,7 @@ class ReadWriteRequest(NamedTuple):
     """Function 23: write `data` (whole registers, big-endian) at `write_address`, then read."""
 
     address: int
-    count: int
+    quantity: int
     write_address: int
     data: bytes
     function: int = Function.READ_WRITE_MULTIPLE_REGISTERS
@@ -138,7 +142,7 @@ def decode_read_request(pdu: bytes) -> ReadRequest:
 
 
 def _encode_read_request(request: ReadRequest) -> bytes:
-    return _HEAD.pack(request.function, request.address, request.count)
+    return _HEAD.pack(request.function, request.address, request.quantity)
 
 
 def decode_write_coil_request(pdu: bytes) -> WriteRequest:
@@ -192,7 +196,7 @@ def _split_write(pdu: bytes) -> tuple[int, int, int, bytes]:
 
 
 def _encode_write_many(request: WriteRequest) -> bytes:
-    return _WRITE_HEAD.pack(request.function, request.address, request.count, len(request.data)) + request.data
+    return _WRITE_HEAD.pack(request.function, request.address, request.quantity, len(request.data)) + request.data
 
 
 def decode_mask_write_request(pdu: bytes) -> MaskWriteRequest:
@@ -221,7 +225,7 @@ def decode_read_write_request(pdu: bytes) -> ReadWriteRequest:
 
 def _encode_read_write(request: ReadWriteRequest) -> bytes:
     size = len(request.data)
-    head = (request.function, request.address, request.count, request.write_address, size // 2, size)
+    head = (request.function, request.address, request.quantity, request.write_address, size // 2, size)
     return _READ_WRITE_HEAD.pack(*head) + request.data
 
 
@@ -248,7 +252,8 @@ def encode_exception(function: int, code: int) -> bytes:
 def decode_response(request: Request, pdu: bytes) -> bytes:
     """What a device answered to `request`: the data read (see WriteRequest for its form), b"" for a write.
 
-    Raises DeviceRefused for an exception response and ProtocolError (remote) for anything that is not an answer to this request.
+    Raises DeviceRefused for an exception response, ProtocolError (remote) for anything else that does not answer this
+    request.
     """
     if len(pdu) == 2 and pdu[0] == request.function | ERROR_FLAG:
         raise DeviceRefused(f"function {request.function}: exception {pdu[1]} ({_exception_name(pdu[1])})", pdu[1])
@@ -256,15 +261,11 @@ def decode_response(request: Request, pdu: bytes) -> bytes:
         raise ProtocolError(f"function {request.function} was answered with {pdu[:8].hex(' ')!r}")
     if isinstance(request, WriteRequest | MaskWriteRequest):
         if pdu != write_echo(encode_request(request)):
-            raise ProtocolError(
-                f"function {request.function}: the answer {pdu[:8].hex(' ')!r} does not echo the request"
-            )
+            raise ProtocolError(f"function {request.function}: the answer {pdu[:8].hex(' ')} is no echo")
         return b""
-    size = packed_size(request.count) if request.function <= Function.READ_DISCRETE_INPUTS else 2 * request.count
+    size = packed_size(request.quantity) if request.function <= Function.READ_DISCRETE_INPUTS else 2 * request.quantity
     if len(pdu) != 2 + size or pdu[1] != size:
-        raise ProtocolError(
-            f"function {request.function}: {len(pdu)} bytes, byte count {pdu[1:2].hex()}, {size} wanted"
-        )
+        raise ProtocolError(f"function {request.function}: {len(pdu) - 2} bytes of data instead of {size}")
     return pdu[2:]
 
 
