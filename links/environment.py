@@ -48,7 +48,7 @@ class Environment(Env):
     def faults(self) -> tuple[Fault, ...]:
         """Every fault so far. The value is quoted, but never a secret's."""
         return tuple(
-            Fault(name, f"{message.rstrip('.')}{self._quoted(name)}")
+            Fault(name, f"{message[:1].lower()}{message[1:].rstrip('.')}{self._quoted(name)}")
             for name, messages in self._errors.items()
             for message in messages
         )

@@ -1,1 +1,1 @@
-"""The operator's command."""
+"""The operator's command: starts everything, and looks into a running Tagwire."""

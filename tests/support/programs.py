@@ -1,4 +1,4 @@
-"""Programs that tests run but that we did not write."""
+"""Programs that tests need and that Tagwire does not bring: skipped without them for a user, failed without them in CI."""
 
 import os
 import shutil
@@ -7,11 +7,16 @@ import pytest
 
 
 def need(name: str) -> str:
-    """The path of a program. Where it is missing the test is skipped; it fails if TAGWIRE_REQUIRE_ALL is set (CI)."""
-    # Debian puts daemons into sbin, which a user's PATH lacks.
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-    if path is not None:
-        return path
+    """The path of a program. Without it the test is skipped, or failed when TAGWIRE_REQUIRE_ALL is set."""
+    # Debian keeps daemons in sbin, which a user's PATH leaves out.
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        lacking(f"{name} is not installed")
+    return str(path)
+
+
+def lacking(reason: str) -> None:
+    """Skip the test for a reason outside our code, or fail it when TAGWIRE_REQUIRE_ALL is set."""
     if os.environ.get("TAGWIRE_REQUIRE_ALL"):
-        pytest.fail(f"{name} is not installed, and TAGWIRE_REQUIRE_ALL is set")
-    pytest.skip(f"{name} is not installed")
+        pytest.fail(reason)
+    pytest.skip(reason)
