@@ -74,6 +74,7 @@ class RejectCode(StrEnum):
     DEVICE_REFUSED = "device_refused"
     VERIFY_FAILED = "verify_failed"
     OVERFLOW = "overflow"
+    INTERNAL = "internal"
 
 
 class BadValue(ValueError):
