@@ -60,4 +60,4 @@ def _frame_size(request: Request) -> int:
         return 8
     if isinstance(request, MaskWriteRequest):
         return 10
-    return 5 + (packed_size(request.count) if request.function <= 2 else 2 * request.count)
+    return 5 + (packed_size(request.quantity) if request.function <= 2 else 2 * request.quantity)
