@@ -1,126 +1,188 @@
-"""JSON paths: where in a payload a tag's value stands, compiled once per tag.
+"""Where in a message's JSON a value stands: a path, parsed and compiled once, walked for each message.
 
-Grammar: keys joined by dots (`a.b`), indexes in brackets (`[0]`, `[-1]` counts from the end), quoted keys in brackets
-(`a["x.y"]`, `['z']`; a backslash escapes the quote and itself). A leading `$` or `$.` is allowed; "" and `$` are
-the whole payload.
+    "" or $         the whole payload
+    a.b.c           keys of objects; a leading `$.` may be written
+    a[0].b  [2]     elements of arrays, [-1] the last
+    a["x.y"].b      a key in quotes, double or single; inside them a backslash stands before a quote or a backslash
+
+A key without quotes is one or more characters other than . [ ] " ' \\ and control characters, does not begin or end with a
+space, does not begin with $, and is not * (a wildcard elsewhere, a key here only in quotes).
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from scada.errors import ConfigError, Fault
 from scada.values import TYPE_NAMES, BadValue, RejectCode
 
-MAX_PATH_LENGTH = 500
-MAX_STEPS = 32
-_MISSING: Any = object()
+MAX_PATH_CHARACTERS = 512
+MAX_INDEX_DIGITS = 6  # no payload under the size cap has a million elements
 
-_STEP = re.compile(
-    r"""\[ (?: (?P<index>-?[0-9]{1,9}) | "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' ) \]
-      | \.? (?P<key> [^.\[\]"'\s$][^.\[\]"']* )""",
-    re.VERBOSE | re.DOTALL,
-)
+_SPECIAL = frozenset(".[]\"'\\")
+_ABSENT = object()
+
+Part = str | int
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A compiled path. `text` is its canonical form; `get(document)` returns the value there or raises BadValue."""
+    """`text` is the canonical spelling ($ for the whole payload), `parts` keys (str) and indexes (int).
+
+    `get(document)` gives the value there, which may be null, or raises BadValue: MISSING (no such key or element) or
+    WRONG_TYPE (no object, or no array, where the path goes on), naming the part that failed.
+    """
 
     text: str
-    get: Callable[[Any], Any]
+    parts: tuple[Part, ...]
+    get: Callable[[Any], Any] = field(compare=False, repr=False)
 
 
 def compile_path(text: str) -> Path:
-    """Compile a path; raises ConfigError with the position of what is wrong."""
-    if len(text) > MAX_PATH_LENGTH:
-        raise ConfigError(f"is longer than {MAX_PATH_LENGTH} characters")
-    steps: list[str | int] = []
-    position = 1 if text.startswith("$") else 0
+    """Raises ConfigError, with the position (from 1) and what is wrong there."""
+    if len(text) > MAX_PATH_CHARACTERS:
+        raise ConfigError([Fault("", f"a path has at most {MAX_PATH_CHARACTERS} characters, not {len(text)}")])
+    parts = _parse(text)
+    return Path(_spell(parts) or "$", parts, _getter(parts))
+
+
+def _parse(text: str) -> tuple[Part, ...]:
+    position = 0
+    if text.startswith("$"):
+        position = 1
+        if len(text) > 1 and text[1] not in ".[":
+            _refuse(text, 1, "a . or [ after $ was expected; a key that begins with $ is written in quotes")
+    parts: list[Part] = []
     while position < len(text):
-        match = _STEP.match(text, position)
-        first_key = position == 0
-        if match is None or (match["key"] is not None and first_key == (text[position] == ".")):
-            shown = text[position : position + 12]
-            raise ConfigError(
-                [Fault("", f"path {text[:60]!r}: cannot be understood from position {position}: {shown!r}")]
-            )
-        steps.append(_step(match))
-        position = match.end()
-    if len(steps) > MAX_STEPS:
-        raise ConfigError(f"has more than {MAX_STEPS} steps")
-    return Path(_canonical(steps), _compile(steps))
-
-
-def _step(match: re.Match[str]) -> str | int:
-    if match["index"] is not None:
-        return int(match["index"])
-    if match["key"] is not None:
-        return match["key"].rstrip()
-    quoted = match["double"] if match["double"] is not None else match["single"]
-    return re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
-
-
-def _canonical(steps: list[str | int]) -> str:
-    text = ""
-    for step in steps:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif re.fullmatch(r"[^.\[\]\"'\s$]+", step):
-            text += f".{step}" if text else step
+        if text[position] == "[":
+            part, position = _bracket(text, position + 1)
+        elif text[position] == "." and (parts or text[0] == "$"):
+            part, position = _bare_key(text, position + 1)
+        elif position == 0:
+            part, position = _bare_key(text, 0)
         else:
-            text += '["' + step.replace("\\", "\\\\").replace('"', '\\"') + '"]'
+            _refuse(text, position, "a . or [ was expected")
+        parts.append(part)
+    return tuple(parts)
+
+
+def _bare_key(text: str, start: int) -> tuple[str, int]:
+    end = start
+    while end < len(text) and text[end] not in _SPECIAL and not _is_control(text[end]):
+        end += 1
+    key = text[start:end]
+    if end < len(text) and text[end] not in ".[":
+        _refuse(text, end, 'this character is written in quotes, as in a["x]y"]')
+    if not key:
+        _refuse(text, start, "a key was expected")
+    if key != key.strip() or key == "*" or key[0] == "$":
+        _refuse(text, start, f"the key {key!r} is written in quotes: [{key!r}]")
+    return key, end
+
+
+def _bracket(text: str, start: int) -> tuple[Part, int]:
+    part: Part
+    if text[start : start + 1] in ('"', "'"):
+        part, end = _quoted_key(text, start)
+    else:
+        end = text.find("]", start)
+        digits = text[start:end].removeprefix("-") if end > start else ""
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_INDEX_DIGITS):
+            _refuse(text, start, "an index (0, 1, ... or from the end -1, -2, ...) or a key in quotes was expected")
+        part = int(text[start:end])
+        if str(part) != text[start:end]:
+            _refuse(text, start, f"the index is written {part}")
+    if text[end : end + 1] != "]":
+        _refuse(text, end, "a ] was expected")
+    return part, end + 1
+
+
+def _quoted_key(text: str, start: int) -> tuple[str, int]:
+    quote = text[start]
+    key: list[str] = []
+    position = start + 1
+    while position < len(text) and text[position] != quote:
+        if text[position] == "\\":
+            position += 1
+            if text[position : position + 1] not in ("\\", '"', "'"):
+                _refuse(text, position, "after a backslash a quote or a backslash was expected")
+        elif _is_control(text[position]):
+            _refuse(text, position, "control characters and lone surrogates are in no key")
+        key.append(text[position])
+        position += 1
+    if position >= len(text):
+        _refuse(text, start, "this quote is not closed")
+    return "".join(key), position + 1
+
+
+def _is_control(char: str) -> bool:
+    return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
+
+
+def _refuse(text: str, position: int, what: str) -> NoReturn:
+    raise ConfigError([Fault("", f"path {text!r}, character {position + 1}: {what}")])
+
+
+def _spell(parts: tuple[Part, ...]) -> str:
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part and part == part.strip() and part != "*" and part[0] != "$" and not _SPECIAL & set(part):
+            text += f".{part}" if text else part
+        else:
+            escaped = part.replace("\\", "\\\\").replace('"', '\\"')
+            text += f'["{escaped}"]'
     return text
 
 
-def _compile(steps: list[str | int]) -> Callable[[Any], Any]:
-    if not steps:
+def _getter(parts: tuple[Part, ...]) -> Callable[[Any], Any]:
+    if not parts:
         return lambda document: document
-    if len(steps) == 1 and isinstance(steps[0], str):
-        return _one_key(steps[0])
+    steps: tuple[tuple[Any, bool, str, str], ...] = tuple(
+        (part, isinstance(part, int), *_messages(parts, n)) for n, part in enumerate(parts)
+    )
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return _key_getter(parts[0], *_messages(parts, 0))
 
     def get(document: Any) -> Any:
         value = document
-        for depth, step in enumerate(steps):
-            if type(step) is str:
-                if type(value) is not dict:
-                    raise _wrong_type(steps, depth, value)
-                value = value.get(step, _MISSING)
-                if value is _MISSING:
-                    raise _missing(steps, depth)
+        for part, is_index, missing, wrong in steps:
+            if is_index:
+                if value.__class__ is not list:
+                    _wrong_type(wrong, value)
+                if not -len(value) <= part < len(value):
+                    raise BadValue(RejectCode.MISSING, missing)
+                value = value[part]
             else:
-                if type(value) is not list:
-                    raise _wrong_type(steps, depth, value)
-                try:
-                    value = value[step]
-                except IndexError:
-                    raise _missing(steps, depth) from None
+                if value.__class__ is not dict:
+                    _wrong_type(wrong, value)
+                value = value.get(part, _ABSENT)
+                if value is _ABSENT:
+                    raise BadValue(RejectCode.MISSING, missing)
         return value
 
     return get
 
 
-def _one_key(key: str) -> Callable[[Any], Any]:
-    missing = f"{_canonical([key])} is missing"
-
+def _key_getter(key: str, missing: str, wrong: str) -> Callable[[Any], Any]:
     def get(document: Any) -> Any:
-        if type(document) is not dict:
-            raise _wrong_type([key], 0, document)
-        value = document.get(key, _MISSING)
-        if value is _MISSING:
+        if document.__class__ is not dict:
+            _wrong_type(wrong, document)
+        value = document.get(key, _ABSENT)
+        if value is _ABSENT:
             raise BadValue(RejectCode.MISSING, missing)
         return value
 
     return get
 
 
-def _missing(steps: list[str | int], depth: int) -> BadValue:
-    return BadValue(RejectCode.MISSING, f"{_canonical(steps[: depth + 1])} is missing")
+def _messages(parts: tuple[Part, ...], n: int) -> tuple[str, str]:
+    """What is said when part n is missing, and when the value before it is of a wrong type; made once, not per message."""
+    whole, before, kind = _spell(parts[: n + 1]), _spell(parts[:n]), "array" if isinstance(parts[n], int) else "object"
+    missing = f"no element {whole}" if kind == "array" else f"no key {whole}"
+    return missing, f"{before or 'the payload'} is no {kind} (needed for {whole}) but "
 
 
-def _wrong_type(steps: list[str | int], depth: int, value: object) -> BadValue:
-    where = _canonical(steps[:depth]) or "the payload"
-    wanted = "an object" if isinstance(steps[depth], str) else "an array"
-    kind = TYPE_NAMES.get(type(value), type(value).__name__)
-    return BadValue(RejectCode.WRONG_TYPE, f"{where} must be {wanted}, not {kind}")
+def _wrong_type(message: str, value: Any) -> NoReturn:
+    raise BadValue(RejectCode.WRONG_TYPE, message + TYPE_NAMES.get(value.__class__, value.__class__.__name__))
