@@ -34,14 +34,6 @@ def simulated_unit() -> SimDevice:
     return SimDevice(UNIT, simdata=(bits, inputs, holding, readings))
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both event loops that the programs run on."""
-    if request.param == "uvloop":
-        return pytest.importorskip("uvloop").EventLoopPolicy()  # type: ignore[no-any-return]
-    return asyncio.DefaultEventLoopPolicy()
-
-
 class SerialLine(NamedTuple):
     near: str
     far: str
@@ -77,27 +69,34 @@ def serial_line(tmp_path: Path) -> Iterator[SerialLine]:
         yield SerialLine(str(near), str(far), process)
 
 
-@pytest.fixture(params=list(Transport))
-async def endpoint(request: pytest.FixtureRequest) -> AsyncIterator[Endpoint]:
-    """A pymodbus server on each transport."""
+@contextlib.asynccontextmanager
+async def serving(transport: Transport, line: SerialLine) -> AsyncIterator[Endpoint]:
+    """A pymodbus server on one transport."""
     unit = simulated_unit()
     server: ModbusTcpServer | ModbusUdpServer | ModbusSerialServer
-    if request.param is Transport.SERIAL:
-        line: SerialLine = request.getfixturevalue("serial_line")
+    if transport is Transport.SERIAL:
         server = ModbusSerialServer([unit], port=line.far, baudrate=115200, framer=FramerType.RTU)
-        endpoint = Endpoint(transport=Transport.SERIAL, serial_port=line.near, baudrate=115200, timeout_s=3)
-    elif request.param is Transport.UDP:
+        endpoint = Endpoint(transport, serial_port=line.near, baudrate=115200, timeout_s=3)
+    elif transport is Transport.UDP:
         port = free_port(socket.SOCK_DGRAM)
         server = ModbusUdpServer([unit], address=("127.0.0.1", port))
-        endpoint = Endpoint(transport=Transport.UDP, host="127.0.0.1", port=port, timeout_s=3)
+        endpoint = Endpoint(transport, "127.0.0.1", port, timeout_s=3)
     else:
         port = free_port()
-        framer = FramerType.SOCKET if request.param is Transport.TCP else FramerType.RTU
+        framer = FramerType.SOCKET if transport is Transport.TCP else FramerType.RTU
         server = ModbusTcpServer([unit], address=("127.0.0.1", port), framer=framer)
-        endpoint = Endpoint(transport=request.param, host="127.0.0.1", port=port, timeout_s=3)
+        endpoint = Endpoint(transport, "127.0.0.1", port, timeout_s=3)
     await server.serve_forever(background=True)
-    yield endpoint
-    await server.shutdown()
+    try:
+        yield endpoint
+    finally:
+        await server.shutdown()
+
+
+@pytest.fixture(params=list(Transport))
+async def endpoint(request: pytest.FixtureRequest, serial_line: SerialLine) -> AsyncIterator[Endpoint]:
+    async with serving(request.param, serial_line) as endpoint:
+        yield endpoint
 
 
 async def test_every_function_on_every_transport(endpoint: Endpoint) -> None:
@@ -272,3 +271,33 @@ async def test_closing_ends_the_request_in_flight() -> None:
         await client.close()
         with pytest.raises(LinkError, match="closed"):
             await request
+
+
+def test_the_same_on_uvloop(serial_line: SerialLine) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def all_of_it() -> None:
+        escaped: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+        for transport in Transport:
+            async with serving(transport, serial_line) as endpoint:
+                await test_every_function_on_every_transport(endpoint)
+                await test_a_refusal_names_the_request_and_keeps_the_link(endpoint)
+                await test_connects_once_and_again_after_a_close(endpoint)
+        for framing, transport in (("tcp", Transport.TCP), ("udp", Transport.UDP), ("rtu", Transport.RTU_OVER_TCP)):
+            async with FaultDevice(framing=framing) as device:
+                client = ModbusClient(Endpoint(transport, "127.0.0.1", device.port, timeout_s=0.3))
+                for mode in ("never", "wrong_unit", "garbage", "trunc", "rst", "fin", "refuse"):
+                    if framing == "udp" and mode in ("rst", "fin"):
+                        continue
+                    await device.set_mode("good")
+                    await client.connect()
+                    await client.write_registers(UNIT, 0, b"\0\1")
+                    await device.set_mode(mode)
+                    with pytest.raises((LinkError, ProtocolError)):
+                        await client.write_registers(UNIT, 0, b"\0\1")
+                    assert not client.connected
+        assert escaped == []
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(all_of_it())
