@@ -1,0 +1,1 @@
+"""Modbus: TCP, UDP, RTU over TCP, serial RTU."""

@@ -1,0 +1,433 @@
+"""The MQTT link: paho-mqtt 2 driven from the asyncio loop; the only file that knows paho.
+
+paho's own thread is never started: an exception in a callback would end it in silence. Here the loop reads and writes the
+socket, every callback's exception surfaces in `_read`, and connecting (which blocks) runs in a worker thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from links.backoff import Backoff
+from links.environment import MqttSettings
+from scada.errors import LinkError
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+REFUSED_PAUSE_S = 30.0
+"""Pause after a broker's clean no (wrong password, not allowed): asking again soon changes nothing."""
+READ_BATCH = 64
+"""Most packets read before other tasks of the loop get their turn."""
+INFLIGHT = 65_535
+"""Receive window asked for with MQTT 5 (3.1.1 has none: there it is the broker's setting)."""
+SUBSCRIBE_BATCH = 50
+UNREADABLE_TOPIC = "(topic is not UTF-8)"
+STABLE_S = 10.0
+"""A connection that lasted this long was a good one: the next attempt comes at once."""
+PING_SHARE = 0.7
+"""paho finds a dead link after two of its keep-alive periods; with this share of ours that is within 1.5 of ours."""
+SESSION_S = 7 * 24 * 3600
+
+
+class LinkState(StrEnum):
+    """Of the link to the broker."""
+
+    OFFLINE = "offline"
+    ONLINE = "online"
+    REFUSED = "refused"
+
+
+class Delivery(NamedTuple):
+    """What names a received message to the broker. `session` counts connections: numbers of an old one mean nothing."""
+
+    session: int
+    mid: int
+    qos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """Published by the broker when this client is gone; `online` is published by the client itself when it is there."""
+
+    topic: str
+    offline: bytes
+    online: bytes
+
+
+class MqttLink:
+    """A persistent session with one broker. `on_message(topic, payload, retained, delivery)` runs in the loop and must not block.
+
+    Messages of QoS 1 are acknowledged by `acknowledge` only.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        on_message: Callable[[str, bytes, bool, Delivery], None],
+        *,
+        will: Will | None = None,
+        persistent: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._on_message = on_message
+        self._will = will
+        self._loop = asyncio.get_running_loop()
+        self._filters: set[str] = set()
+        self._subscribed: set[str] = set()
+        self._subscribing: dict[int, list[str]] = {}
+        self._published: dict[int, asyncio.Future[None]] = {}
+        self._session = 0
+        self._received = 0
+        self._running: asyncio.Task[None] | None = None
+        self._end_reason = ""
+        self._retry_subscribe: asyncio.TimerHandle | None = None
+        self._socket: Any = None  # paho's: a plain or a TLS socket
+        self._write_scheduled = False
+        self._closed = asyncio.Event()
+        self._connack: asyncio.Future[None] = self._loop.create_future()
+        self._error: str | None = None
+        self.state = LinkState.OFFLINE
+        self.online = asyncio.Event()
+        self._client = self._make_client(client_id, persistent)
+
+    def start(self) -> None:
+        """Connect, and stay connected until `close`."""
+        self._running = self._loop.create_task(self._run(), name=f"{self._name} link")
+
+    async def close(self) -> None:
+        """Leave the broker in order; the session stays there when it is a persistent one."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        """Reconnect with jittered backoff, one log line per change of state."""
+        backoff = Backoff(first_s=1.0, cap_s=30.0)
+        try:
+            while True:
+                try:
+                    await self._connect()
+                except LinkError as error:
+                    self._went_offline(str(error))
+                    pause_s = backoff.next_delay_s()
+                    await asyncio.sleep(max(pause_s, REFUSED_PAUSE_S) if self.state is LinkState.REFUSED else pause_s)
+                    continue
+                since = self._loop.time()
+                await self._stay()
+                if self._loop.time() - since < STABLE_S:
+                    # Another client with our id, or a broker that throws us out: no ping-pong.
+                    await asyncio.sleep(backoff.next_delay_s())
+                else:
+                    backoff.reset()
+        finally:
+            self._say_goodbye()
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that a message is dealt with; one of an earlier connection is left to be delivered again."""
+        if delivery.qos and delivery.session == self._session and self._socket is not None:
+            self._client.ack(delivery.mid, delivery.qos)
+
+    def subscribe(self, filters: Iterable[str]) -> None:
+        """Have the topics of `filters` delivered, now and after every reconnect."""
+        self._filters.update(filters)
+        if self.online.is_set():
+            self._send_subscribe()
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Stop the delivery of `filters`."""
+        removed = [each for each in filters if each in self._filters]
+        self._filters.difference_update(removed)
+        self._subscribed.difference_update(removed)
+        if self.online.is_set() and removed:
+            self._client.unsubscribe(removed)
+
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
+    ) -> None:
+        """Publish and wait for the broker's acknowledgement; raises LinkError."""
+        if not self.online.is_set():
+            raise LinkError(f"{self._name}: not connected" + (f": {self._error}" if self._error else ""))
+        info = self._client.publish(topic, payload, qos, retain)
+        if qos == 0:
+            return
+        done = self._published[info.mid] = self._loop.create_future()
+        try:
+            await asyncio.wait_for(done, timeout_s)
+        except TimeoutError as error:
+            raise LinkError(f"{self._name}: no acknowledgement within {timeout_s:g} s for {topic}") from error
+        finally:
+            self._published.pop(info.mid, None)
+
+    @property
+    def error(self) -> str | None:
+        """Why the link is not online; None while it is."""
+        return self._error
+
+    @property
+    def _name(self) -> str:
+        return f"broker {self._settings.host}:{self._settings.port}"
+
+    def _make_client(self, client_id: str, persistent: bool) -> Client:
+        settings = self._settings
+        five = settings.protocol == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTv5 if five else MQTTv311,
+            clean_session=None if five else not persistent,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(1000)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.tls:
+            context = ssl.create_default_context(cafile=settings.tls_ca)
+            if settings.tls_cert is not None:
+                context.load_cert_chain(settings.tls_cert, settings.tls_key)
+            client.tls_set_context(context)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.offline, qos=1, retain=True)
+        properties = None
+        if five:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+            properties.SessionExpiryInterval = SESSION_S if persistent else 0
+            properties.ReceiveMaximum = INFLIGHT
+        client.connect_async(
+            settings.host,
+            settings.port,
+            max(1, round(settings.keepalive_s * PING_SHARE)),
+            clean_start=not persistent if five else 3,
+            properties=properties,
+        )
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_packet
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_socket_close = self._on_socket_close
+        return client
+
+    async def _connect(self) -> None:
+        """Open the socket and wait for the broker's CONNACK."""
+        self._connack = self._loop.create_future()
+        self._closed.clear()
+        self._end_reason = ""
+        # Without this callback paho sends CONNECT at once, in the worker thread, before the loop watches the socket.
+        self._client.on_socket_register_write = None
+        try:
+            await asyncio.to_thread(self._client.reconnect)
+        except (OSError, ValueError) as error:
+            self.state = LinkState.OFFLINE
+            raise LinkError(f"cannot connect: {error}") from error
+        sock = self._client.socket()
+        if sock is None:
+            raise LinkError("connection closed at once")
+        self._socket = sock
+        self._session += 1
+        self._client.on_socket_register_write = self._want_write
+        self._loop.add_reader(sock, self._read)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._connack
+        except TimeoutError as error:
+            self._drop()
+            self.state = LinkState.OFFLINE
+            raise LinkError(f"connected, but no answer (CONNACK) within {CONNECT_TIMEOUT_S:g} s") from error
+        except BaseException:
+            self._drop()
+            raise
+
+    async def _stay(self) -> None:
+        """Until the connection ends: keep-alive once a second (paho drops a broker that does not answer its ping)."""
+        self.state = LinkState.ONLINE
+        self._error = None
+        self.online.set()
+        log.info("%s: online", self._name)
+        if self._will is not None:
+            self._client.publish(self._will.topic, self._will.online, 1, True)
+        try:
+            while not self._closed.is_set():
+                try:
+                    async with asyncio.timeout(1.0):
+                        await self._closed.wait()
+                except TimeoutError:
+                    self._client.loop_misc()
+        finally:
+            self.online.clear()
+        self._went_offline(self._end_reason or "connection lost")
+
+    def _went_offline(self, error: str) -> None:
+        """One line for each change of state, and for each new reason."""
+        if self.state is LinkState.ONLINE:
+            self.state = LinkState.OFFLINE
+        if self._error != error:
+            log.warning("%s: %s: %s", self._name, self.state, error)
+        self._error = error
+
+    def _on_connect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
+        if self._connack.done():
+            return
+        if reason.is_failure:
+            self.state = LinkState.OFFLINE if "unavailable" in str(reason) else LinkState.REFUSED
+            self._connack.set_exception(LinkError(f"the broker says: {reason}"))
+            return
+        if not flags.session_present:
+            self._subscribed.clear()
+        self._connack.set_result(None)
+        self._send_subscribe()
+
+    def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
+        # 3.1.1 has no DISCONNECT from the broker; with 5 its reason says why (session taken over, not authorized ...).
+        self._end_reason = f"the broker says: {reason}" if flags.is_disconnect_packet_from_server else str(reason)
+        if not self._connack.done():
+            self._connack.set_exception(LinkError(f"connection closed before CONNACK: {reason}"))
+
+    def _on_socket_close(self, _client: Client, _userdata: object, _sock: object) -> None:
+        """paho is about to close its socket: the loop must let go of it first."""
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket = None
+        self._closed.set()
+        for done in self._published.values():
+            if not done.done():
+                done.set_exception(LinkError(f"{self._name}: connection lost before the acknowledgement"))
+
+    def _on_packet(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
+        self._received += 1
+        delivery = Delivery(self._session, message.mid, message.qos)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = UNREADABLE_TOPIC
+        self._on_message(topic, bytes(message.payload), message.retain, delivery)
+
+    def _on_publish(self, _client: Client, _userdata: object, mid: int, reason: Any, _properties: object) -> None:
+        done = self._published.get(mid)
+        if done is None or done.done():
+            return
+        if reason.is_failure:
+            done.set_exception(LinkError(f"{self._name}: publish refused: {reason}"))
+        else:
+            done.set_result(None)
+
+    def _send_subscribe(self) -> None:
+        """Subscribe to what the session does not hold yet. Again would make the broker repeat its retained messages."""
+        missing = sorted(self._filters - self._subscribed)
+        for start in range(0, len(missing), SUBSCRIBE_BATCH):
+            batch = missing[start : start + SUBSCRIBE_BATCH]
+            _, mid = self._client.subscribe([(each, 1) for each in batch])
+            if mid is not None:
+                self._subscribing[mid] = batch
+                self._subscribed.update(batch)
+
+    def _on_subscribe(
+        self, _client: Client, _userdata: object, mid: int, reasons: list[Any], _properties: object
+    ) -> None:
+        batch = self._subscribing.pop(mid, [])
+        refused = [each for each, reason in zip(batch, reasons, strict=False) if reason.is_failure]
+        if refused:
+            log.error("%s: subscription refused: %s", self._name, ", ".join(refused))
+            self._subscribed.difference_update(refused)
+            if self._retry_subscribe is not None:
+                self._retry_subscribe.cancel()
+            self._retry_subscribe = self._loop.call_later(REFUSED_PAUSE_S, self._subscribe_again)
+
+    def _subscribe_again(self) -> None:
+        if self.online.is_set():
+            self._send_subscribe()
+
+    def _read(self) -> None:
+        client = self._client
+        try:
+            for _ in range(READ_BATCH):
+                before = self._received
+                if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    return
+                if self._received == before and not _decrypted(self._socket):
+                    return
+            if _decrypted(self._socket):
+                self._loop.call_soon(self._read)
+        except (
+            Exception
+        ):  # the top of this callback: a fault of ours or of paho's ends the connection, never the program
+            log.exception("%s: reading failed", self._name)
+            self._drop()
+
+    def _want_write(self, _client: Client, _userdata: object, _sock: object) -> None:
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._write_scheduled = False
+        sock = self._socket
+        if sock is None:
+            return
+        self._client.loop_write()
+        if self._socket is None:
+            return
+        if self._client.want_write():
+            self._loop.add_writer(sock, self._flush)
+        else:
+            self._loop.remove_writer(sock)
+
+    def _drop(self) -> None:
+        """End the connection from our side, without the DISCONNECT that would suppress the will."""
+        sock: Any = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):  # already gone: what was wanted
+                sock.shutdown(socket.SHUT_RDWR)
+            self._client.loop_read()
+
+    def _say_goodbye(self) -> None:
+        """Leave in order: the broker keeps the session and does not send the will."""
+        if self._retry_subscribe is not None:
+            self._retry_subscribe.cancel()
+        client = self._client
+        if client.socket() is None:
+            return
+        client.on_socket_register_write = None
+        if self._will is not None and self.online.is_set():
+            client.publish(self._will.topic, self._will.offline, 1, True)
+        client.disconnect()
+        client.loop_write()
+        self._drop()
+
+
+def _decrypted(sock: Any) -> int:
+    """Bytes that a TLS socket holds already: the loop's selector does not see them."""
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+
+
+async def publish_once(
+    settings: MqttSettings, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
+) -> None:
+    """Connect, publish one message, wait for its acknowledgement, leave; raises LinkError."""
+    client_id = f"{settings.client_id_prefix}-publish-{secrets.token_hex(4)}"
+    link = MqttLink(settings, client_id, lambda *_: None, persistent=False)
+    link.start()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await link.online.wait()
+        await link.publish(topic, payload, qos=qos, retain=retain, timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise LinkError(f"broker {settings.host}:{settings.port}: {link.error or 'no answer'}") from error
+    finally:
+        await link.close()

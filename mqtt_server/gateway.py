@@ -1,0 +1,231 @@
+"""The gateway: messages in, values to their outlets, acknowledgements back; and a new configuration without a restart."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from links.mqtt import Delivery, MqttLink
+from mqtt_server.outlet import Outlet
+from mqtt_server.parking import Parking
+from mqtt_server.rejects import Rejects
+from mqtt_server.slots import Slot, Ticket
+from mqtt_server.watch import Change
+from scada.mapping import DevicePlan, OutPlan, Write
+from scada.modbus.endpoint import Endpoint
+from scada.topic_index import TopicIndex
+from scada.values import BadValue, RejectCode
+from storage.outbox import OutboxRow
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Everything between the broker and the outlets. Runs in one event loop; its methods are called from that loop only."""
+
+    def __init__(self, rejects: Rejects) -> None:
+        self._rejects = rejects
+        self._plans: dict[int, DevicePlan] = {}
+        self._topics: TopicIndex[int] = TopicIndex()
+        self._topic_uses: Counter[str] = Counter()
+        self._live: set[int] = set()
+        self._routes: dict[int, tuple[Outlet, Slot]] = {}
+        self._outlets: dict[Endpoint, tuple[Outlet, asyncio.Task[None]]] = {}
+        self._restore: dict[int, list[OutboxRow]] = {}
+        self._receiving = True
+        self._parking: Parking
+        self._link: MqttLink
+
+    def attach(self, parking: Parking, link: MqttLink) -> None:
+        """Both call back into this gateway, so they are made after it."""
+        self._parking = parking
+        self._link = link
+
+    def receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
+        """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
+        if not self._receiving:
+            return
+        ticket = Ticket(delivery)
+        ticket.waiting = 1  # held by this method until every value has been offered
+        try:
+            self._spread(topic, payload, retained, ticket)
+        except Exception:  # the top of a message: it is reported and skipped, the next one must not suffer
+            log.exception("message on %s failed", topic)
+            self._reject(
+                RejectCode.INTERNAL, "a fault in the gateway; its log has the details", topic, payload, None, None
+            )
+        self.settle((ticket,))
+
+    def settle(self, tickets: Iterable[Ticket]) -> None:
+        """One value less to wait for, for each of `tickets`; a message without any is acknowledged."""
+        for ticket in tickets:
+            ticket.waiting -= 1
+            if ticket.waiting == 0:
+                self._link.acknowledge(ticket.delivery)
+
+    def report(self, code: RejectCode, reason: str, out: OutPlan, write: Write) -> None:
+        """A value that a device did not take."""
+        self._reject(code, reason, "", repr(write.value).encode(), out.device, out.tag)
+
+    def restore(self, rows: Iterable[OutboxRow]) -> None:
+        """Values that an earlier run left on disk; each goes to its binding as soon as that is configured."""
+        for row in rows:
+            self._restore.setdefault(row.binding_id, []).append(row)
+
+    def apply(self, change: Change) -> None:
+        """Put a new configuration into force; only what changed is touched."""
+        filters_before = set(self._topic_uses)
+        for device_id in change.removed:
+            self._remove_device(device_id)
+        for plan in change.plans:
+            self._put_device(plan)
+        self._topic_uses += Counter()  # drops what is used no more
+        filters = set(self._topic_uses)
+        self._link.unsubscribe(filters_before - filters)
+        self._link.subscribe(filters - filters_before)
+        self._close_unused()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Devices, tags and endpoints in force."""
+        return len(self._plans), sum(len(plan.tags) for plan in self._plans.values()), len(self._outlets)
+
+    def stop_receiving(self) -> None:
+        """Leave further messages to the broker."""
+        self._receiving = False
+
+    async def drained(self) -> None:
+        """Wait until no value waits for its device any more."""
+        for outlet, _ in list(self._outlets.values()):
+            await outlet.quiet.wait()
+
+    async def close(self) -> None:
+        """Put on disk what still waits, then end every link."""
+        for outlet, task in self._outlets.values():
+            outlet.park(outlet.slots.values())
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._outlets.values()), return_exceptions=True)
+
+    def _spread(self, topic: str, payload: bytes, retained: bool, ticket: Ticket) -> None:
+        device_ids = self._topics.find(topic)
+        now_ms = time.time_ns() // 1_000_000
+        if not device_ids:
+            self._reject(RejectCode.BAD_TOPIC, "no device listens on this topic", topic, payload, None, None)
+        routes = self._routes
+        for device_id in device_ids:
+            plan = self._plans[device_id]
+            if not retained:
+                self._live.add(device_id)
+            elif device_id in self._live:
+                continue  # an older message, repeated because we subscribed again: newer values stand already
+            writes, rejects = plan.map(payload, now_ms)
+            for code, reason, tag in rejects:
+                self._reject(code, reason, topic, payload, plan.name, tag)
+            for write in writes:
+                outlet, slot = routes[write.out.binding_id]
+                outlet.offer(slot, write, ticket)
+
+    def _reject(
+        self, code: RejectCode, reason: str, topic: str, payload: bytes, device: str | None, tag: str | None
+    ) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self._rejects.add(code, reason, time_ms=now_ms, topic=topic, payload=payload, device=device, tag=tag)
+
+    def _put_device(self, plan: DevicePlan) -> None:
+        for fault in plan.faults:
+            log.error("%s: left out: %s", plan.name, fault)
+            self._reject(RejectCode.BAD_CONFIG, str(fault), plan.topic, b"", plan.name, None)
+        old = self._plans.get(plan.device_id)
+        if old is not None:
+            self._forget_topic(old)
+        self._plans[plan.device_id] = plan
+        self._topics.add(plan.topic, plan.device_id)
+        self._topic_uses[plan.topic] += 1
+        if old is None or old.topic != plan.topic:
+            self._live.discard(plan.device_id)
+        outs = {out.binding_id: out for tag in plan.tags for out in tag.outs}
+        for binding_id in _bindings(old) - outs.keys():
+            self._remove_route(binding_id)
+        for out in outs.values():
+            self._put_route(out)
+
+    def _remove_device(self, device_id: int) -> None:
+        plan = self._plans.pop(device_id)
+        self._forget_topic(plan)
+        self._live.discard(device_id)
+        for binding_id in _bindings(plan):
+            self._remove_route(binding_id)
+
+    def _forget_topic(self, plan: DevicePlan) -> None:
+        self._topics.remove(plan.topic, plan.device_id)
+        self._topic_uses[plan.topic] -= 1
+
+    def _put_route(self, out: OutPlan) -> None:
+        """A new binding gets a slot; a changed one keeps the values that wait, encoded anew."""
+        waiting: list[tuple[Write, list[Ticket]]] = []
+        route = self._routes.get(out.binding_id)
+        if route is not None:
+            outlet, slot = route
+            if slot.out.config == out.config and slot.out.network == out.network:
+                slot.adopt(out)
+                return
+            waiting = [(entry.write, entry.take_tickets()) for entry in slot.entries()]
+            outlet.remove(out.binding_id)
+            self._parking.clear(out.binding_id)
+        outlet = self._outlet(out.endpoint)
+        slot = outlet.add(out)
+        self._routes[out.binding_id] = outlet, slot
+        for write, tickets in waiting:
+            self._offer_again(outlet, slot, write, tickets)
+        for row in self._restore.pop(out.binding_id, ()):
+            self._offer_row(outlet, slot, row)
+
+    def _offer_again(self, outlet: Outlet, slot: Slot, write: Write, tickets: list[Ticket]) -> None:
+        """A value that was waiting for its binding's old place goes to the new one."""
+        try:
+            data = slot.out.encode(write.value)
+        except BadValue as error:
+            self.report(error.code, f"{slot.out.place}: {error}", slot.out, write)
+            self.settle(tickets)
+            return
+        ticket = Ticket(None)
+        outlet.offer(slot, Write(slot.out, data, write.value, write.time_ms), ticket)
+        slot.queue[-1].tickets[-1:] = tickets
+        outlet.park([slot])
+
+    def _offer_row(self, outlet: Outlet, slot: Slot, row: OutboxRow) -> None:
+        """A value from the outbox."""
+        try:
+            write = Write(slot.out, slot.out.encode(row.value), row.value, row.time_ms)
+        except BadValue as error:
+            self._reject(error.code, f"{slot.out.place}: {error}", "", b"", slot.out.device, slot.out.tag)
+            self._parking.clear(row.binding_id)
+            return
+        outlet.offer(slot, write, None)
+        self._parking.restored(slot, slot.queue[-1], row)
+
+    def _remove_route(self, binding_id: int) -> None:
+        """The binding is gone: what waited for it has no place to go."""
+        outlet, slot = self._routes.pop(binding_id)
+        outlet.remove(binding_id)
+        self._parking.clear(binding_id)
+        for entry in slot.entries():
+            self.settle(entry.take_tickets())
+
+    def _outlet(self, endpoint: Endpoint) -> Outlet:
+        known = self._outlets.get(endpoint)
+        if known is None:
+            outlet = Outlet(endpoint, self._parking, self.settle, self.report)
+            known = self._outlets[endpoint] = outlet, asyncio.create_task(outlet.run(), name=f"outlet {endpoint}")
+        return known[0]
+
+    def _close_unused(self) -> None:
+        for endpoint, (outlet, task) in list(self._outlets.items()):
+            if not outlet.slots:
+                del self._outlets[endpoint]
+                task.cancel()
+
+
+def _bindings(plan: DevicePlan | None) -> set[int]:
+    return set() if plan is None else {out.binding_id for tag in plan.tags for out in tag.outs}

@@ -1,0 +1,347 @@
+"""Writes the values of one endpoint: latest first, one request in flight, whatever the device does.
+
+A message is settled (its ticket counted down) when its value was confirmed by the device, superseded by a newer confirmed one,
+rejected and reported, or stands in the outbox on disk. A value that has to wait longer than HOLD_S goes to the outbox, so
+a dead device never holds the broker's window.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from drivers.modbus.writer import ModbusWriter
+from links.backoff import Backoff
+from mqtt_server.parking import Parking
+from mqtt_server.slots import Entry, Slot, Ticket
+from scada.errors import DeviceRefused, LinkError, ProtocolError
+from scada.mapping import OutPlan, Write
+from scada.modbus.endpoint import Endpoint
+from scada.modbus.writes import WriteRequest, plan_writes
+from scada.values import BadValue, RejectCode, Value
+
+log = logging.getLogger(__name__)
+
+HOLD_S = 0.25
+"""Longest time that a value waits for its device before it is put on disk and its message is acknowledged."""
+
+# MODBUS Application Protocol V1.1b3, section 7: the device is there and asks for patience, or the path behind a gateway is not.
+BUSY_CODES = frozenset({5, 6})
+UNREACHABLE_CODES = frozenset({10, 11})
+BUSY_PAUSE_S = 1.0
+
+Settle = Callable[[Iterable[Ticket]], None]
+Report = Callable[[RejectCode, str, OutPlan, Write], None]
+
+
+class Unit:
+    """What is known of one unit behind the endpoint: when it may be asked again."""
+
+    __slots__ = ("backoff", "error", "retry_at")
+
+    def __init__(self) -> None:
+        self.backoff = Backoff()
+        self.retry_at = float("-inf")
+        self.error: str | None = None
+
+
+class Outlet:
+    """The link to one endpoint and the slots of all bindings behind it."""
+
+    def __init__(self, endpoint: Endpoint, parking: Parking, settle: Settle, report: Report) -> None:
+        self.endpoint = endpoint
+        self.slots: dict[int, Slot] = {}
+        self._parking = parking
+        self._settle = settle
+        self._report = report
+        self._writer = ModbusWriter(endpoint)
+        self._link = Unit()
+        self._units: dict[int, Unit] = {}
+        self._dirty: dict[Slot, None] = {}
+        self._ready = asyncio.Event()
+        self.quiet = asyncio.Event()
+        """Set while nothing waits and nothing is in flight."""
+        self.quiet.set()
+        self._wake_at: asyncio.TimerHandle | None = None
+        self._hold: asyncio.TimerHandle
+        self._timers: dict[Slot, dict[str, asyncio.TimerHandle]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, out: OutPlan) -> Slot:
+        """A slot for a binding; starts its fail-safe timer."""
+        slot = self.slots[out.binding_id] = Slot(out)
+        slot.last_source = self._loop.time()
+        self._arm_failsafe(slot)
+        return slot
+
+    def remove(self, binding_id: int) -> Slot:
+        """Forget a binding. Its values that wait are the caller's to settle; an answer that still comes changes nothing."""
+        slot = self.slots.pop(binding_id)
+        slot.gone = True
+        self._dirty.pop(slot, None)
+        self._disarm(slot)
+        return slot
+
+    def offer(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
+        """A new value for a binding; it is sent as soon as the link is free."""
+        slot.last_source = self._loop.time()
+        if slot.silent:
+            self._arm_failsafe(slot)
+        dropped = slot.offer(write, ticket)
+        if dropped:
+            self._drop(slot, dropped, RejectCode.OVERFLOW, f"{slot.out.place}: queue full, oldest value dropped")
+        self.mark(slot)
+
+    def mark(self, slot: Slot) -> None:
+        """`slot` has a value to send."""
+        if not slot.gone:
+            self._dirty[slot] = None
+            self._ready.set()
+            self.quiet.clear()
+
+    def park(self, slots: Iterable[Slot]) -> None:
+        """Put on disk what messages wait for; they are settled once it is there."""
+        for slot in slots:
+            for entry in slot.entries():
+                if entry.tickets and not entry.parked and not slot.gone:
+                    self._parking.put(slot, entry)
+
+    async def run(self) -> None:
+        """Send values until cancelled."""
+        try:
+            while True:
+                await self._ready.wait()
+                self._ready.clear()
+                await self._cycle()
+                if not self._dirty:
+                    self.quiet.set()
+        finally:
+            for slot in list(self._timers):
+                self._disarm(slot)
+            if self._wake_at is not None:
+                self._wake_at.cancel()
+            await self._writer.close()
+
+    @property
+    def error(self) -> str | None:
+        """Why the endpoint or one of its units is not reached; None when all is well."""
+        return self._link.error or next((unit.error for unit in self._units.values() if unit.error), None)
+
+    async def _cycle(self) -> None:
+        batch = self._collect(self._loop.time())
+        if not batch:
+            return
+        self._hold = self._loop.call_later(HOLD_S, self._park_waiting)
+        try:
+            requests = plan_writes(batch)
+            for index, request in enumerate(requests):
+                if not self._writer.connected and not await self._connect():
+                    self._requeue(slot for rest in requests[index:] for slot in _slots(rest))
+                    break
+                await self._send(request)
+        finally:
+            self._hold.cancel()
+
+    def _collect(self, now: float) -> list[Slot]:
+        """The slots whose next value may go out now, each with that value in flight; the others are put on disk."""
+        batch: list[Slot] = []
+        waiting: list[Slot] = []
+        wake_at = float("inf")
+        dirty, self._dirty = self._dirty, {}
+        for slot in dirty:
+            retry_at = max(slot.not_before, self._unit(slot.unit_id).retry_at, self._link.retry_at)
+            if retry_at > now:
+                self._dirty[slot] = None
+                waiting.append(slot)
+                wake_at = min(wake_at, retry_at)
+                continue
+            while (entry := slot.take()) is not None:
+                if slot.refused_until > now:
+                    slot.inflight = None
+                    self._drop(slot, [entry], RejectCode.DEVICE_REFUSED, slot.refusal)
+                elif slot.unchanged(entry.write):
+                    slot.inflight = None
+                    self._finish(slot, entry)
+                else:
+                    batch.append(slot)
+                    break
+            if slot.queue:
+                self._dirty[slot] = None
+        if waiting:
+            self.park(waiting)
+            self._wake(wake_at)
+        return batch
+
+    async def _connect(self) -> bool:
+        link = self._link
+        try:
+            await self._writer.connect()
+        except LinkError as error:
+            link.retry_at = self._loop.time() + link.backoff.next_delay_s()
+            if link.error is None:
+                log.warning("%s: offline: %s", self.endpoint, error)
+            link.error = str(error)
+            return False
+        # Whatever the device held before, it may have been restarted since.
+        for slot in self.slots.values():
+            slot.last = None
+        if link.error is not None:
+            log.warning("%s: online again", self.endpoint)
+            link.error = None
+        link.backoff.reset()
+        return True
+
+    async def _send(self, request: WriteRequest) -> None:
+        slots = _slots(request)
+        unit = self._unit(request.unit_id)
+        if unit.retry_at > self._loop.time():
+            self._requeue(slots)
+            return
+        try:
+            await self._writer.write(request)
+            held = [not slot.out.options.verify or await self._writer.holds(slot) for slot in slots]
+        except DeviceRefused as error:
+            if error.code in UNREACHABLE_CODES:
+                self._unreachable(unit, request, error)
+            elif error.code in BUSY_CODES:
+                for slot in slots:
+                    slot.not_before = self._loop.time() + BUSY_PAUSE_S
+                self._requeue(slots)
+            else:
+                await self._refused(request, slots, error)
+            return
+        except (LinkError, ProtocolError) as error:
+            self._unreachable(unit, request, error)
+            return
+        if unit.error is not None:
+            log.warning("%s unit %d: answers again", self.endpoint, request.unit_id)
+            unit.error = None
+        unit.backoff.reset()
+        now = self._loop.time()
+        for slot, good in zip(slots, held, strict=True):
+            entry = slot.confirmed(now)
+            if not good:
+                slot.last = None
+                self._report(
+                    RejectCode.VERIFY_FAILED, f"{slot.out.place}: read back another value", slot.out, entry.write
+                )
+            self._finish(slot, entry)
+            self._arm_rewrite(slot)
+            if slot.queue:
+                self.mark(slot)
+
+    def _unreachable(self, unit: Unit, request: WriteRequest, error: Exception) -> None:
+        unit.retry_at = self._loop.time() + unit.backoff.next_delay_s()
+        if unit.error is None:
+            log.warning("%s unit %d: no answer: %s", self.endpoint, request.unit_id, error)
+        unit.error = str(error)
+        self._requeue(_slots(request))
+
+    async def _refused(self, request: WriteRequest, slots: list[Slot], error: DeviceRefused) -> None:
+        """A clean no: to one value, report it; to a block, ask value by value which one is meant."""
+        if len(slots) > 1:
+            for slot in slots:
+                alone = plan_writes([slot])
+                if not self._writer.connected and not await self._connect():
+                    self._requeue([slot])
+                else:
+                    await self._send(alone[0])
+            return
+        slot = slots[0]
+        reason = f"{slot.out.place}: {error}"
+        log.debug("refused: %s", reason)
+        self._drop(slot, [slot.refused(reason, self._loop.time())], RejectCode.DEVICE_REFUSED, reason)
+        if slot.queue:
+            self.mark(slot)
+
+    def _requeue(self, slots: Iterable[Slot]) -> None:
+        for slot in slots:
+            slot.requeue()
+            self.mark(slot)
+
+    def _finish(self, slot: Slot, entry: Entry) -> None:
+        """The value needs no more care. Its row on disk goes first, or a restart would write it over newer ones."""
+        if slot.gone:
+            return
+        newer_on_disk = bool(slot.queue) and slot.queue[0].parked and not slot.out.options.every_value
+        if self._parking.has(slot, entry) and not newer_on_disk:
+            self._parking.remove(slot, entry)
+        elif entry.tickets:
+            self._settle(entry.tickets)
+
+    def _drop(self, slot: Slot, entries: list[Entry], code: RejectCode, reason: str) -> None:
+        for entry in entries:
+            self._report(code, reason, slot.out, entry.write)
+            self._finish(slot, entry)
+
+    def _park_waiting(self) -> None:
+        """The request under way takes long: nothing else waits for it in memory only."""
+        self.park(slot for slot in self.slots.values() if slot.inflight is not None or slot.queue)
+        self._hold = self._loop.call_later(HOLD_S, self._park_waiting)
+
+    def _unit(self, unit_id: int) -> Unit:
+        unit = self._units.get(unit_id)
+        if unit is None:
+            unit = self._units[unit_id] = Unit()
+        return unit
+
+    def _wake(self, at: float) -> None:
+        if self._wake_at is not None:
+            self._wake_at.cancel()
+        self._wake_at = self._loop.call_at(at, self._ready.set)
+
+    def _arm(self, slot: Slot, delay_s: float, action: Callable[[Slot], None]) -> None:
+        if slot.gone:
+            return
+        timers = self._timers.setdefault(slot, {})
+        name = action.__name__
+        if name in timers:
+            timers[name].cancel()
+        timers[name] = self._loop.call_later(delay_s, action, slot)
+
+    def _disarm(self, slot: Slot) -> None:
+        for timer in self._timers.pop(slot, {}).values():
+            timer.cancel()
+
+    def _arm_rewrite(self, slot: Slot) -> None:
+        if slot.out.options.rewrite_s:
+            self._arm(slot, slot.out.options.rewrite_s, self._rewrite)
+
+    def _rewrite(self, slot: Slot) -> None:
+        """The last value once more, whatever the binding's options say of unchanged values."""
+        if slot.last is None or slot.queue or slot.inflight is not None:
+            return
+        slot.offer(slot.last, None)
+        slot.last = None
+        self.mark(slot)
+
+    def _arm_failsafe(self, slot: Slot) -> None:
+        slot.silent = False
+        failsafe = slot.out.options.failsafe
+        if failsafe is not None:
+            self._arm(slot, max(slot.last_source + failsafe.after_s - self._loop.time(), 0.01), self._check_silence)
+
+    def _check_silence(self, slot: Slot) -> None:
+        failsafe = slot.out.options.failsafe
+        if failsafe is None:
+            return
+        silent_s = self._loop.time() - slot.last_source
+        if silent_s < failsafe.after_s:
+            self._arm_failsafe(slot)
+            return
+        slot.silent = True
+        value = cast(Value, failsafe.value)
+        where = f"{slot.out.device}@{slot.out.tag}"
+        try:
+            write = Write(slot.out, slot.out.encode(value), value, 0)
+        except BadValue as error:
+            log.error("%s: silent for %.1f s, but its fail-safe value cannot be written: %s", where, silent_s, error)
+            return
+        log.warning("%s: silent for %.1f s, fail-safe value %r is written", where, silent_s, value)
+        slot.offer(write, None)
+        slot.last = None
+        self.mark(slot)
+
+
+def _slots(request: WriteRequest) -> list[Slot]:
+    return cast(list[Slot], list(request.cells))

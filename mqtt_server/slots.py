@@ -1,0 +1,159 @@
+"""What waits to be written, binding by binding: pure decisions about when a value goes out and whose message it settles.
+
+A slot is one `out` binding. `offer` gives it a value, `take` hands out the next value to send, and `confirmed`, `refused` or
+`requeue` says what came of it. Tickets are messages: each counts the slots that it still waits for.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from scada.mapping import OutPlan, Write
+from scada.modbus.limits import Table
+from scada.scaling import exceeds_deadband
+
+MAX_QUEUE = 10_000
+"""Most values that a binding with `every_value` keeps; beyond it the oldest is dropped and reported."""
+
+REFUSED_PAUSE_S = 10.0
+"""How long a binding whose write was refused as illegal is left alone (values that arrive meanwhile are rejected at once)."""
+
+
+class Ticket:
+    """One received message. `waiting` counts the values that are not settled yet; at 0 the message can be acknowledged."""
+
+    __slots__ = ("delivery", "waiting")
+
+    def __init__(self, delivery: Any) -> None:
+        self.delivery = delivery
+        self.waiting = 0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A value in a slot, with the messages that wait for it. `row_id` is its row in the outbox."""
+
+    write: Write
+    tickets: list[Ticket]
+    row_id: int | None = None
+    parked: bool = False
+
+    def take_tickets(self) -> list[Ticket]:
+        """The messages, which this entry then settles no more."""
+        tickets, self.tickets = self.tickets, []
+        return tickets
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One binding's values on their way out, and itself the cell that is sent. Times are monotonic seconds."""
+
+    out: OutPlan
+    queue: deque[Entry] = field(default_factory=deque)
+    inflight: Entry | None = None
+    last: Write | None = None
+    last_sent: float = float("-inf")
+    last_source: float = float("-inf")
+    not_before: float = float("-inf")
+    refused_until: float = float("-inf")
+    refusal: str = ""
+    alone: bool = False
+    silent: bool = False
+    gone: bool = False
+    unit_id: int = 0
+    table: Table = Table.HOLDING_REGISTER
+    address: int = 0
+    count: int = 0
+    bit: int | None = None
+    limit: int = 0
+    data: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.adopt(self.out)
+
+    def adopt(self, out: OutPlan) -> None:
+        """Take `out` as the binding's plan; the values that wait are kept."""
+        self.out = out
+        self.unit_id, self.table, self.address = out.unit_id, out.table, out.address
+        self.count, self.bit = out.count, out.bit
+        network = out.network
+        self.limit = network.max_write_coils if out.table is Table.COIL else network.max_write_registers
+
+    def offer(self, write: Write, ticket: Ticket | None) -> list[Entry]:
+        """Add a value. Returns the entries that it pushed out of a full queue."""
+        tickets = []
+        if ticket is not None:
+            ticket.waiting += 1
+            tickets.append(ticket)
+        queue = self.queue
+        if self.out.options.every_value:
+            queue.append(Entry(write, tickets))
+            return [queue.popleft()] if len(queue) > MAX_QUEUE else []
+        if queue:
+            entry = queue[0]
+            entry.write = write
+            entry.tickets += tickets
+            entry.parked = False
+        else:
+            queue.append(Entry(write, tickets))
+        return []
+
+    def take(self) -> Entry | None:
+        """The next value to send, now in flight; None when there is none."""
+        if not self.queue:
+            return None
+        self.inflight = entry = self.queue.popleft()
+        self.data = entry.write.data
+        return entry
+
+    def unchanged(self, write: Write) -> bool:
+        """The binding's options say that `write` need not be sent."""
+        last, options = self.last, self.out.options
+        if last is None or not (options.on_change or options.deadband):
+            return False
+        if options.deadband and exceeds_deadband(last.value, write.value, options.deadband):
+            return options.on_change and last.data == write.data
+        return True if options.deadband else last.data == write.data
+
+    def confirmed(self, now: float) -> Entry:
+        """The value in flight stands in the device."""
+        entry = self._landed()
+        self.last, self.last_sent = entry.write, now
+        self.alone = False
+        self.refused_until = float("-inf")
+        if self.out.options.min_interval_s:
+            self.not_before = now + self.out.options.min_interval_s
+        return entry
+
+    def refused(self, reason: str, now: float) -> Entry:
+        """The device will not have the value in flight; later ones are rejected for a while without asking again."""
+        entry = self._landed()
+        self.alone = True
+        self.refusal = reason
+        self.refused_until = now + REFUSED_PAUSE_S
+        return entry
+
+    def requeue(self) -> None:
+        """The value in flight did not get through: it waits again, unless a newer one does."""
+        entry = self.inflight
+        if entry is None:
+            return
+        self.inflight = None
+        if self.queue and not self.out.options.every_value:
+            self.queue[0].tickets[:0] = entry.tickets
+        else:
+            self.queue.appendleft(entry)
+
+    def entries(self) -> Iterable[Entry]:
+        """All values not yet settled, oldest first."""
+        if self.inflight is not None:
+            yield self.inflight
+        yield from self.queue
+
+    def _landed(self) -> Entry:
+        entry = self.inflight
+        if entry is None:
+            raise AssertionError(f"binding {self.out.binding_id}: an answer without a request")
+        self.inflight = None
+        return entry
