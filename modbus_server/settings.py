@@ -1,0 +1,147 @@
+"""The Modbus server's settings, from the environment and `.env`."""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+
+from environs import validate as check
+
+from links.environment import PORT, Environment, open_environment, read_data_dir, seal
+from links.modbus_listener import ListenerLimits, Network
+from modbus_server.answers import Right, UnknownUnit
+from modbus_server.map_file import WITHOUT_MAP, UnitPlan, parse_map
+from scada.errors import ConfigError
+from scada.modbus.limits import TLS_PORT
+
+_P = "MODBUS_SERVER_"
+ANY_ROLE = "*"
+NO_ROLE = "-"
+_MAX_NAME = 244  # what one identification response can carry (APS 6.21)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The Modbus/TCP Security port. `roles`: role to right; "*" stands for any other role, "-" for a certificate without one."""
+
+    port: int
+    context: ssl.SSLContext
+    roles: Mapping[str, Right]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the Modbus server is told."""
+
+    host: str
+    port: int
+    data_dir: Path | None
+    """Where the registers are kept, None when they are not."""
+    units: UnitPlan
+    unknown_unit: UnknownUnit
+    read_only: bool
+    name: str
+    limits: ListenerLimits
+    tls: TlsSettings | None
+
+
+def from_env() -> Settings:
+    """The settings; raises ConfigError that lists every fault."""
+    env = open_environment()
+    data_dir = _data_dir(env)
+    settings = Settings(
+        host=env.str(
+            f"{_P}HOST", "127.0.0.1", validate=check.Regexp(r"\S+$", error="must be a host name or an address")
+        ),
+        port=env.int(f"{_P}PORT", 8502, validate=PORT),
+        data_dir=data_dir if env.bool(f"{_P}PERSIST", True) else None,
+        units=_units(env),
+        unknown_unit=env.enum(f"{_P}UNKNOWN_UNIT", UnknownUnit.EXCEPTION, enum=UnknownUnit, by_value=True),
+        read_only=env.bool(f"{_P}READ_ONLY", False),
+        name=env.str(f"{_P}NAME", "Tagwire", validate=check.Length(max=_MAX_NAME // 4)),
+        limits=ListenerLimits(
+            max_connections=env.int(f"{_P}MAX_CONNECTIONS", 1024, validate=check.Range(min=1, max=100_000)),
+            idle_timeout_s=env.float(f"{_P}IDLE_TIMEOUT_S", 75.0, validate=check.Range(min=1, max=86_400)),
+            allow=_networks(env),
+        ),
+        tls=_tls(env),
+    )
+    if settings.tls is not None and settings.tls.port == settings.port:
+        env.fault(f"{_P}TLS_PORT", f"must not be {_P}PORT")
+    seal(env)
+    return settings
+
+
+def _data_dir(env: Environment) -> Path:
+    text = env.str(f"{_P}DATA_DIR", "")
+    return Path(text).expanduser().absolute() if text else read_data_dir(env) / "modbus_server"
+
+
+def _units(env: Environment) -> UnitPlan:
+    name = f"{_P}MAP"
+    path = env.str(name, "")
+    if not path:
+        return WITHOUT_MAP
+    try:
+        return parse_map(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        env.fault(name, f"cannot be read: {exc}")
+    except ConfigError as exc:
+        for fault in exc.faults:
+            env.fault(name, str(fault))
+    return WITHOUT_MAP
+
+
+def _networks(env: Environment) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    texts: list[str] = env.list(f"{_P}ALLOW", []) or []
+    for text in texts:
+        try:
+            networks.append(ip_network(text.strip()))
+        except ValueError as exc:
+            env.fault(f"{_P}ALLOW", str(exc))
+    return tuple(networks)
+
+
+def _tls(env: Environment) -> TlsSettings | None:
+    on = env.bool(f"{_P}TLS", False)
+    port = env.int(f"{_P}TLS_PORT", TLS_PORT, validate=PORT)
+    roles = _roles(env)
+    files = {part: env.str(f"{_P}TLS_{part}", "") or "" for part in ("CERT", "KEY", "CA")}
+    if not on:
+        return None
+    missing = [part for part, path in files.items() if not path]
+    for part in missing:
+        env.fault(f"{_P}TLS_{part}", f"is needed when {_P}TLS is on")
+    if missing:
+        return None
+    # Security 8.1: TLS 1.2 or newer, and both sides show a certificate.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        # A password given here keeps OpenSSL from asking for one at the terminal.
+        context.load_cert_chain(files["CERT"], files["KEY"], password="")
+    except OSError as exc:
+        env.fault(f"{_P}TLS_CERT", f"and {_P}TLS_KEY cannot be used: {exc}")
+    try:
+        context.load_verify_locations(files["CA"])
+    except OSError as exc:
+        env.fault(f"{_P}TLS_CA", f"cannot be used: {exc}")
+    return TlsSettings(port, context, roles)
+
+
+def _roles(env: Environment) -> Mapping[str, Right]:
+    name = f"{_P}TLS_ROLES"
+    roles: dict[str, Right] = {}
+    entries: list[str] = env.list(name, []) or []
+    for entry in entries:
+        role, separator, right = (part.strip() for part in entry.rpartition("="))
+        if not separator or not role or right not in set(Right):
+            env.fault(name, f"{entry!r} is not ROLE=none, ROLE=read or ROLE=write")
+        elif role in roles:
+            env.fault(name, f"role {role!r} is named twice")
+        else:
+            roles[role] = Right(right)
+    return roles
