@@ -38,7 +38,8 @@ class FaultDevice:
     """Listens on loopback; `framing` is "tcp" (MBAP), "udp" (MBAP) or "rtu" (RTU frames over TCP).
 
     `registers` and `bits` are the store behind every unit and table; only modes that confirm properly change it.
-    `argument` belongs to the mode: the code of `exc`, seconds of `delay`, milliseconds per byte of `slow`.
+    `missing` functions answer exception 1, requests that touch an `illegal` address exception 2; a `forgetful` device
+    confirms writes and keeps nothing. `argument` belongs to the mode: the code of `exc`, seconds of `delay`, milliseconds per byte of `slow`.
     """
 
     def __init__(self, mode: str = "good", argument: float = 0, *, framing: str = "tcp") -> None:
@@ -46,6 +47,9 @@ class FaultDevice:
         self.port = 0
         self.registers = [0] * 65536
         self.bits = [False] * 65536
+        self.missing: set[int] = set()
+        self.illegal: set[int] = set()
+        self.forgetful = False
         self.seen: list[Seen] = []
         self.accepted_s: list[float] = []
         self._listener: asyncio.Server | asyncio.DatagramTransport | None = None
@@ -143,6 +147,13 @@ class FaultDevice:
     def execute(self, pdu: bytes) -> bytes:
         """Carry out a well-formed request and make the proper reply."""
         function, address, second = struct.unpack(">BHH", pdu[:5])
+        if function in self.missing:
+            return bytes((function | 0x80, 1))
+        count = 1 if function in (5, 6, 22) else second
+        if not self.illegal.isdisjoint(range(address, address + count)):
+            return bytes((function | 0x80, 2))
+        if self.forgetful and function in (5, 6, 15, 16, 22):
+            return pdu if function in (5, 6, 22) else pdu[:5]
         if function in (1, 2):
             packed = sum(bit << i for i, bit in enumerate(self.bits[address : address + second]))
             data = packed.to_bytes((second + 7) // 8, "little")
