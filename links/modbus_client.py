@@ -112,10 +112,8 @@ class _Wire(TransactionManager):
         self.received = 0
 
     def drop(self, error: LinkError | ProtocolError) -> None:
-        """Close at once, with unsent bytes thrown away; the request in flight, if any, ends with `error`."""
+        """Close at once; the request in flight, if any, ends with `error`."""
         self._fail(error)
-        if self.transport is not None:
-            self.transport.abort()  # type: ignore[attr-defined]
         self.close()
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
@@ -222,13 +220,13 @@ class ModbusClient:
                 raise LinkError(f"{self.endpoint}: no connection within {self.endpoint.connect_timeout_s} s") from exc
             except _CONNECT_ERRORS as exc:
                 raise LinkError(f"{self.endpoint}: no connection: {exc}") from exc
-            wire.next_tid = self._last_transaction
+            wire.next_tid = self._last_transaction  # a port may be used again while old datagrams are on their way
             self._client, self._wire = client, wire
 
     async def close(self) -> None:
         """Close; a request in flight ends with LinkError. Does nothing when closed already."""
         self._drop(LinkError("closed"))
-        await asyncio.sleep(0)  # the event loop closes an aborted socket in its next iteration
+        await asyncio.sleep(0)  # the event loop closes the socket in its next iteration
 
     async def __aenter__(self) -> Self:
         await self.connect()

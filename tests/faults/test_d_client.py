@@ -209,6 +209,26 @@ async def test_d2_a_reply_sent_twice_never_answers_the_next_request(framing: str
             assert await client.read_registers(UNIT, Table.HOLDING_REGISTER, 7, 1) == bytes((0, value))
 
 
+async def test_d2_noise_between_two_requests_on_a_serial_line_is_passed_over() -> None:
+    async with FaultDevice("chatter", framing="rtu") as device, make_client(device, timeout_s=5) as client:
+        for operation in WRITES:
+            await carry_out(operation, client, device)
+            await asyncio.sleep(0.05)
+        assert len(device.accepted_s) == 1
+
+
+@pytest.mark.parametrize("framing", ["tcp", "udp"])
+async def test_d2_a_new_connection_does_not_use_the_transaction_ids_of_the_last(framing: str) -> None:
+    async with FaultDevice(framing=framing) as device:
+        client = make_client(device, timeout_s=5)
+        for _ in range(3):
+            await client.connect()
+            await carry_out(WRITES[0], client, device)
+            await carry_out(WRITES[1], client, device)
+            await client.close()
+        assert [seen.transaction for seen in device.seen] == [1, 2, 3, 4, 5, 6]
+
+
 async def test_d4_a_truncated_reply_costs_one_connection(device: FaultDevice) -> None:
     device.mode = "trunc_stall"
     async with make_client(device) as client:

@@ -39,7 +39,8 @@ class FaultDevice:
 
     `registers` and `bits` are the store behind every unit and table; only modes that confirm properly change it.
     `missing` functions answer exception 1, requests that touch an `illegal` address exception 2; a `forgetful` device
-    confirms writes and keeps nothing. `argument` belongs to the mode: the code of `exc`, seconds of `delay`, milliseconds per byte of `slow`.
+    confirms writes and keeps nothing. `argument` belongs to the mode: the code of `exc`, seconds of `delay`, milliseconds
+    per byte of `slow`.
     """
 
     def __init__(self, mode: str = "good", argument: float = 0, *, framing: str = "tcp") -> None:
@@ -242,6 +243,12 @@ def _twice(device: FaultDevice, seen: Seen) -> Iterator[Step]:
     yield device.frame(seen, device.execute(seen.pdu)) * 2
 
 
+def _chatter(device: FaultDevice, seen: Seen) -> Iterator[Step]:
+    yield device.frame(seen, device.execute(seen.pdu))
+    yield 0.02
+    yield b"\x00\xff\x00"
+
+
 def _delay(device: FaultDevice, seen: Seen) -> Iterator[Step]:
     yield float(device.argument)
     yield device.frame(seen, device.execute(seen.pdu))
@@ -309,6 +316,7 @@ _MODES: dict[str, Callable[[FaultDevice, Seen], Iterator[Step]]] = {
     "flap": _flap,
     "delay": _delay,
     "twice": _twice,
+    "chatter": _chatter,
     "wrong_echo_address": _altered(_add(2, 1)),
     "wrong_echo_quantity": _altered(_add(4, 1)),
     "wrong_echo_value": _altered(lambda pdu: pdu[:-1] + bytes((pdu[-1] ^ 1,))),
