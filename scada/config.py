@@ -81,17 +81,14 @@ class MqttAddress:
         "JSON paths of up to 16 booleans, packed into one integer, the first into bit 0",
         None,
         max_length=16,
-        check=None,
+        check=compile_path,
     )
 
     def faults(self) -> Iterator[Fault]:
         if (self.path is None) == (self.bits is None):
             yield Fault("", "needs either path or bits")
-        for index, path in enumerate(self.bits or ()):
-            try:
-                compile_path(path)
-            except ConfigError as error:
-                yield from (Fault(f"bits.{index}", fault.message) for fault in error.faults)
+        if self.bits == ():
+            yield Fault("bits", "must not be empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +147,13 @@ class ModbusNetwork:
             connect_timeout_s=self.connect_timeout_s,
             gap_ms=self.gap_ms,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ModbusTerm:
+    """What a term says about Modbus: where the unit behind the device answers."""
+
+    unit_id: int | None = spec("address of the unit; 1 when left out", None, minimum=0, maximum=255)
 
 
 @dataclass(frozen=True, slots=True)

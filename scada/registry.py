@@ -4,13 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from scada.config import Direction, ModbusAddress, ModbusNetwork, ModbusOptions, MqttAddress, MqttNetwork, MqttOptions
+from scada.config import (
+    Direction,
+    ModbusAddress,
+    ModbusNetwork,
+    ModbusOptions,
+    ModbusTerm,
+    MqttAddress,
+    MqttNetwork,
+    MqttOptions,
+)
 from scada.errors import ConfigError, Fault
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One field protocol as the configuration knows it."""
+    """One field protocol as the configuration knows it. `term` is None where units behind a device have no address."""
 
     name: str
     title: str
@@ -18,6 +27,7 @@ class Protocol:
     network: type
     address: type
     options: type
+    term: type | None = None
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -25,7 +35,15 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         protocol.name: protocol
         for protocol in (
             Protocol("mqtt", "MQTT, JSON payloads", (Direction.IN,), MqttNetwork, MqttAddress, MqttOptions),
-            Protocol("modbus", "Modbus TCP, UDP, RTU", (Direction.OUT,), ModbusNetwork, ModbusAddress, ModbusOptions),
+            Protocol(
+                "modbus",
+                "Modbus TCP, UDP, RTU",
+                (Direction.OUT,),
+                ModbusNetwork,
+                ModbusAddress,
+                ModbusOptions,
+                ModbusTerm,
+            ),
         )
     }
 )

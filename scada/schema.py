@@ -1,4 +1,4 @@
-"""Typed records out of plain data: one declaration of a record's fields serves parsing, the REST schemas and the docs.
+"""Typed records out of plain data: one declaration of the fields serves parsing, the REST schemas and the docs.
 
 A record is a frozen dataclass whose fields are made with `spec(...)`. `parse` turns a mapping (a JSON object, a database
 column) into such a record or lists every fault; a record's own `faults()` adds what concerns several fields at once.
@@ -19,7 +19,10 @@ from scada.values import TYPE_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a field admits beside its type: bounds are inclusive, `check` raises ConfigError."""
+    """What a field admits beside its type: bounds are inclusive, `check` raises ConfigError.
+
+    `max_length` counts characters, of a field with many values its elements; the other bounds are each element's.
+    """
 
     doc: str
     minimum: float | None = None
@@ -43,7 +46,7 @@ def spec(
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A record's field as `parse` and the REST schemas see it. `kind` is the type without None, or of a tuple's elements."""
+    """A field as `parse` and the REST schemas see it. `kind` is its type without None, or that of a tuple's elements."""
 
     name: str
     kind: type
@@ -54,9 +57,13 @@ class Field:
     spec: Spec
 
 
-@cache
 def fields(record: type) -> tuple[Field, ...]:
     """The fields of a record class, types resolved once."""
+    return _fields(cast(Any, record))
+
+
+@cache
+def _fields(record: Any) -> tuple[Field, ...]:
     hints = get_type_hints(record)
     return tuple(_field(item, hints[item.name]) for item in dataclasses.fields(record) if "spec" in item.metadata)
 
@@ -82,7 +89,7 @@ def parse(record: type[Record], data: object, path: str = "") -> Record:
     if not isinstance(data, Mapping):
         raise ConfigError([Fault(path, f"must be an object, not {_type_name(data)}")])
     known = {field.name: field for field in fields(record)}
-    faults = [Fault(join(path, str(name)), "unknown field") for name in data if name not in known]
+    faults = [Fault(join(path, _name(name)), "unknown field") for name in data if name not in known]
     values: dict[str, Any] = {}
     for name, field in known.items():
         if name not in data:
@@ -122,6 +129,13 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
+def _name(key: object) -> str:
+    """A key of the input as part of a fault's path: printable and not endless."""
+    text = str(key)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _plain_value(value: object) -> Any:
     if isinstance(value, StrEnum):
         return value.value
@@ -141,6 +155,9 @@ def _parse_field(field: Field, value: object, path: str) -> Any:
         return _parse_value(field, value, path)
     if not isinstance(value, list | tuple):
         raise ConfigError([Fault(path, f"must be an array, not {_type_name(value)}")])
+    most = field.spec.max_length
+    if most is not None and len(value) > most:
+        raise ConfigError([Fault(path, f"has more than {most} elements ({len(value)})")])
     faults: list[Fault] = []
     result = []
     for index, each in enumerate(value):
@@ -166,14 +183,16 @@ def _parse_value(field: Field, value: object, path: str) -> Any:
 
 
 def _check_bounds(limits: Spec, value: Any) -> None:
-    if limits.max_length is not None and len(value) > limits.max_length:
+    if limits.max_length is not None and isinstance(value, str) and len(value) > limits.max_length:
         raise ConfigError(f"is longer than {limits.max_length} (has {len(value)})")
     low, high = limits.minimum, limits.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         if high is None:
-            raise ConfigError(f"must be at least {low:g}, not {value}")
+            raise ConfigError(f"must be at least {low:g}, not {_quoted(value)}")
         raise ConfigError(
-            f"must be at most {high:g}, not {value}" if low is None else f"must be {low:g} to {high:g}, not {value}"
+            f"must be at most {high:g}, not {_quoted(value)}"
+            if low is None
+            else f"must be {low:g} to {high:g}, not {_quoted(value)}"
         )
     if limits.check is not None:
         limits.check(value)
@@ -182,7 +201,14 @@ def _check_bounds(limits: Spec, value: Any) -> None:
 def _parse_text(kind: type, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"must be text, not {_type_name(value)}")
+    _check_text(value)
     return value
+
+
+def _check_text(value: str) -> None:
+    """Refuse what UTF-8 or PostgreSQL cannot hold."""
+    if "\0" in value or (not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)):
+        raise ConfigError("must not contain U+0000 or half of a surrogate pair")
 
 
 def _parse_bool(kind: type, value: object) -> bool:
@@ -212,19 +238,32 @@ def _parse_float(kind: type, value: object) -> float:
 def _parse_scalar(kind: type, value: object) -> object:
     if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f"must be a number, text, true or false, not {_type_name(value)}")
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError("must be an integer of at most 64 bit")
     return value
 
 
 def _parse_mapping(kind: type, value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"must be an object, not {_type_name(value)}")
-    return {str(key): _parse_scalar(object, each) for key, each in value.items()}
+    faults: list[Fault] = []
+    result = {}
+    for key, each in value.items():
+        try:
+            result[_parse_text(str, key)] = _parse_scalar(object, each)
+        except ConfigError as error:
+            faults.extend(Fault(join(_name(key), fault.field), fault.message) for fault in error.faults)
+    if faults:
+        raise ConfigError(faults)
+    return result
 
 
 def _parse_enum(kind: type, value: object) -> StrEnum:
     choices = cast(type[StrEnum], kind)
     try:
-        return choices(value)
+        return choices(cast(str, value))
     except ValueError:
         names = ", ".join(each.value for each in choices)
         raise ConfigError(f"must be one of {names}, not {_quoted(value)}") from None
@@ -235,7 +274,11 @@ def _type_name(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    text = repr(value)
+    if value is not None and not isinstance(value, str | int | float):
+        return _type_name(value)
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return "an integer of more than 60 digits"
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    MetaData,
     String,
     UniqueConstraint,
 )
@@ -21,10 +22,24 @@ NAME_LENGTH = 64
 # SQLite gives automatic ids to INTEGER primary keys only.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
+# An id names a device in topics and a binding in the outbox: that of a deleted row must not come back with another meaning.
+NO_REUSE = {"sqlite_autoincrement": True}
+
+
+# A migration can drop only a constraint that has a name.
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
 
 class Base(DeclarativeBase):
     """What every table's class derives from."""
 
+    metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {dict[str, Any]: JSON(none_as_null=True)}  # noqa: RUF012 - SQLAlchemy reads a class attribute
 
 
@@ -32,6 +47,7 @@ class Device(Base):
     """One piece of equipment. `revision` is that of the newest change to it or to anything below it."""
 
     __tablename__ = "device"
+    __table_args__ = (NO_REUSE,)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     description: Mapped[str] = mapped_column(String(500), default="")
@@ -43,7 +59,7 @@ class Network(Base):
     """How a device speaks one protocol."""
 
     __tablename__ = "network"
-    __table_args__ = (UniqueConstraint("device_id", "protocol"),)
+    __table_args__ = (UniqueConstraint("device_id", "protocol"), NO_REUSE)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("device.id", ondelete="CASCADE"))
     protocol: Mapped[str] = mapped_column(String(32))
@@ -51,10 +67,10 @@ class Network(Base):
 
 
 class Term(Base):
-    """A logical unit behind a device; `settings` maps a protocol to what addresses the unit there ({"modbus": {"unit_id": 3}})."""
+    """A logical unit behind a device; `settings` says how each protocol addresses it: {"modbus": {"unit_id": 3}}."""
 
     __tablename__ = "term"
-    __table_args__ = (UniqueConstraint("device_id", "name"),)
+    __table_args__ = (UniqueConstraint("device_id", "name"), NO_REUSE)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("device.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
@@ -63,9 +79,10 @@ class Term(Base):
 
 
 class Item(Base):
-    """A reusable definition of a quantity."""
+    """A reusable definition of a quantity. `revision` is that of its newest change."""
 
     __tablename__ = "item"
+    __table_args__ = (NO_REUSE,)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     description: Mapped[str] = mapped_column(String(500), default="")
@@ -74,6 +91,7 @@ class Item(Base):
     scaling: Mapped[dict[str, Any] | None]
     limits: Mapped[dict[str, Any] | None]
     deadband: Mapped[float] = mapped_column(Float, default=0.0)
+    revision: Mapped[int] = mapped_column(BigInteger)
 
 
 class Tag(Base):
@@ -84,6 +102,7 @@ class Tag(Base):
         UniqueConstraint("device_id", "name"),
         Index("ix_tag_name", "name"),
         Index("ix_tag_item", "item_id"),
+        NO_REUSE,
     )
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("device.id", ondelete="CASCADE"))
@@ -102,7 +121,7 @@ class Binding(Base):
     """How one protocol reaches one tag."""
 
     __tablename__ = "binding"
-    __table_args__ = (UniqueConstraint("tag_id", "protocol"),)
+    __table_args__ = (UniqueConstraint("tag_id", "protocol"), NO_REUSE)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     tag_id: Mapped[int] = mapped_column(ForeignKey("tag.id", ondelete="CASCADE"))
     protocol: Mapped[str] = mapped_column(String(32))
@@ -128,6 +147,7 @@ class Outbox(Base):
     """A value that was acknowledged to its source and is not yet confirmed by its device. Written by mqtt_server only."""
 
     __tablename__ = "outbox"
+    __table_args__ = (NO_REUSE,)
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     binding_id: Mapped[int] = mapped_column(ForeignKey("binding.id", ondelete="CASCADE"), index=True)
     value: Mapped[dict[str, Any]]
@@ -135,7 +155,7 @@ class Outbox(Base):
 
 
 class Reject(Base):
-    """A message or value that was not written, newest with the highest id. Written by mqtt_server only; the last 1,000 are kept."""
+    """A message or value that was not written; the last 1,000, the newest has the highest id. Written by mqtt_server only."""
 
     __tablename__ = "reject"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -152,6 +172,6 @@ class RejectCount(Base):
     """How often each reason occurred since the database was made. Written by mqtt_server only."""
 
     __tablename__ = "reject_count"
-    __table_args__ = (CheckConstraint("count >= 0"),)
+    __table_args__ = (CheckConstraint("count >= 0", name="not_negative"),)
     code: Mapped[str] = mapped_column(String(32), primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)

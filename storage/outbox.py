@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, Table, delete, insert, select
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
 
 from scada.values import Value
 from storage.engine import reading, writing
@@ -73,6 +73,11 @@ class Outbox:
             _delete_of(connection, [*cleared, *(row.binding_id for row in latest)])
             ids = _insert(connection, [*latest, *queued])
         return ids[len(latest) :]
+
+    def count(self) -> int:
+        """How many values wait."""
+        with reading(self.engine) as connection:
+            return connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
 
     def load(self) -> list[OutboxRow]:
         """All rows, in the order they came."""

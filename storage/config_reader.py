@@ -1,0 +1,236 @@
+"""The configuration as programs need it: typed records, inheritance applied, from many thousands of rows in bulk.
+
+Rows are read as text and parsed once per distinct text: equal scalings, options and addresses become one object.
+What cannot be understood is left out and becomes a fault of its device: a bad row never stops a program.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Column, Connection, Engine, Text, cast, select
+
+from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ScalingConfig, TagConfig
+from scada.errors import ConfigError, Fault
+from scada.registry import Protocol, protocol
+from scada.schema import join, parse
+from scada.values import DataType
+from storage.engine import reading
+from storage.revisions import current_revision
+from storage.shapes import BINDING, DEVICE, ITEM, NETWORK, TAG, TERM, default_topic, unit_id
+
+# Devices read at a time: few statements, and never the rows of the whole plant in memory beside the records.
+BATCH = 200
+
+Row = Sequence[Any]
+
+
+class ConfigReader:
+    """Reads only. Raises LinkError when the database fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def revision(self) -> int:
+        """The number of the newest change; 0 in a new database. It falls only when the database is replaced."""
+        with reading(self.engine) as connection:
+            return current_revision(connection)
+
+    def device_ids(self) -> set[int]:
+        """The enabled devices."""
+        with reading(self.engine) as connection:
+            return set(connection.execute(select(DEVICE.c.id).where(DEVICE.c.enabled)).scalars())
+
+    def load_devices(self, since: int = 0) -> list[DeviceConfig]:
+        """The enabled devices that changed after revision `since`, whole, by id."""
+        with reading(self.engine) as connection:
+            query = select(DEVICE.c.id, DEVICE.c.name, DEVICE.c.revision).where(
+                DEVICE.c.enabled, DEVICE.c.revision > since
+            )
+            devices = connection.execute(query.order_by(DEVICE.c.id)).all()
+            if not devices:
+                return []
+            load = _Load(connection)
+            result = []
+            for start in range(0, len(devices), BATCH):
+                result += load.batch(devices[start : start + BATCH])
+            return result
+
+
+class _Load:
+    """One reading of the configuration, with what its devices share."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._records: dict[tuple[type, str], Any] = {}
+        self._addresses: dict[tuple[str, str, int], Any] = {}
+        self._protocols: dict[str, Protocol] = {}
+        query = select(ITEM.c.id, ITEM.c.data_type, _text(ITEM.c.scaling), _text(ITEM.c.limits), ITEM.c.deadband)
+        self._items: dict[int, Row] = {row[0]: row for row in connection.execute(query)}
+
+    def batch(self, devices: Sequence[Row]) -> list[DeviceConfig]:
+        ids = [row[0] for row in devices]
+        networks = self._grouped(
+            select(NETWORK.c.device_id, NETWORK.c.protocol, _text(NETWORK.c.settings)).where(
+                NETWORK.c.device_id.in_(ids)
+            )
+        )
+        terms: dict[int, str] = dict(
+            self._connection.execute(select(TERM.c.id, _text(TERM.c.settings)).where(TERM.c.device_id.in_(ids)))
+            .tuples()
+            .all()
+        )
+        tags = self._grouped(
+            select(
+                TAG.c.device_id, TAG.c.id, TAG.c.name, TAG.c.term_id, TAG.c.item_id, TAG.c.data_type,
+                _text(TAG.c.scaling), _text(TAG.c.limits), TAG.c.deadband,
+            ).where(TAG.c.device_id.in_(ids))
+        )  # fmt: skip
+        bindings = self._grouped(
+            select(
+                BINDING.c.tag_id, BINDING.c.id, BINDING.c.protocol, BINDING.c.direction, _text(BINDING.c.address),
+                _text(BINDING.c.options), _text(BINDING.c.scaling), _text(BINDING.c.limits),
+            ).where(BINDING.c.tag_id == TAG.c.id, TAG.c.device_id.in_(ids))
+        )  # fmt: skip
+        return [self._device(row, networks[row[0]], tags[row[0]], terms, bindings) for row in devices]
+
+    def _grouped(self, query: Any) -> dict[int, list[Row]]:
+        """Rows by their first column."""
+        result: dict[int, list[Row]] = defaultdict(list)
+        for row in self._connection.execute(query):
+            result[row[0]].append(row)
+        return result
+
+    def _device(
+        self,
+        device: Row,
+        networks: Sequence[Row],
+        tags: Sequence[Row],
+        terms: Mapping[int, str],
+        bindings: Mapping[int, Sequence[Row]],
+    ) -> DeviceConfig:
+        device_id, name, revision = device
+        faults: list[Fault] = []
+        known: dict[str, object] = {}
+        for _, protocol_name, settings in networks:
+            try:
+                kind = self._protocol(protocol_name)
+                network = self._record(kind.network, settings)
+                if kind.name == "mqtt" and network.topic is None:
+                    network = dataclasses.replace(network, topic=default_topic(device_id))
+                known[kind.name] = network
+            except ConfigError as error:
+                faults += _below(f"network.{protocol_name}", error)
+        found = []
+        for row in sorted(tags, key=_second):
+            term = terms.get(row[3], "") if row[3] is not None else ""
+            try:
+                found.append(self._tag(row, term, bindings.get(row[1], ()), known, faults))
+            except ConfigError as error:
+                faults += _below(f"tags.{row[2]}", error)
+        return DeviceConfig(device_id, name, revision, known, tuple(found), tuple(faults))
+
+    def _tag(
+        self, row: Row, term: str, bindings: Sequence[Row], networks: Mapping[str, object], faults: list[Fault]
+    ) -> TagConfig:
+        _, tag_id, name, _, item_id, data_type, scaling, limits, deadband = row
+        if item_id is not None:
+            item = self._items[item_id]
+            data_type = data_type or item[1]
+            scaling = scaling or item[2]
+            limits = limits or item[3]
+            deadband = item[4] if deadband is None else deadband
+        own = []
+        for binding in bindings if len(bindings) < 2 else sorted(bindings, key=_second):
+            try:
+                own.append(self._binding(binding, term, networks))
+            except ConfigError as error:
+                faults += _below(f"tags.{name}.bindings.{binding[2]}", error)
+        return TagConfig(
+            tag_id,
+            name,
+            _data_type(data_type),
+            self._optional(ScalingConfig, scaling),
+            self._optional(LimitsConfig, limits),
+            deadband or 0.0,
+            tuple(own),
+        )
+
+    def _binding(self, row: Row, term: str, networks: Mapping[str, object]) -> BindingConfig:
+        _, binding_id, protocol_name, direction, address, options, scaling, limits = row
+        kind = self._protocol(protocol_name)
+        if kind.name not in networks:
+            raise ConfigError([Fault("protocol", "the device has no usable network of this protocol")])
+        return BindingConfig(
+            binding_id,
+            kind.name,
+            _direction(direction),
+            self._address(kind, address, term),
+            self._record(kind.options, options or "{}"),
+            self._optional(ScalingConfig, scaling),
+            self._optional(LimitsConfig, limits),
+        )
+
+    def _address(self, kind: Protocol, text: str, term: str) -> object:
+        """The address; what it leaves to the term is filled in."""
+        record = self._record(kind.address, text, "address")
+        if kind.term is None or record.unit_id is not None:
+            return record
+        unit = 1 if not term else unit_id(kind.name, _object(term))
+        key = kind.name, text, unit
+        if key not in self._addresses:
+            self._addresses[key] = dataclasses.replace(record, unit_id=unit)
+        return self._addresses[key]
+
+    def _optional(self, kind: type, text: str | None) -> Any:
+        return None if text is None else self._record(kind, text)
+
+    def _record(self, kind: type, text: str, path: str = "") -> Any:
+        key = kind, text
+        found = self._records.get(key)
+        if found is None:
+            found = parse(kind, _object(text), path)
+            self._records[key] = found
+        return found
+
+    def _protocol(self, name: str) -> Protocol:
+        found = self._protocols.get(name)
+        if found is None:
+            found = self._protocols[name] = protocol(name)
+        return found
+
+
+def _text(column: Column[Any]) -> Any:
+    return cast(column, Text)
+
+
+def _second(row: Row) -> int:
+    found: int = row[1]
+    return found
+
+
+def _object(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise ConfigError(f"is no JSON: {exc}") from exc
+
+
+def _data_type(text: str | None) -> DataType:
+    try:
+        return DataType(text or "float")
+    except ValueError as exc:
+        raise ConfigError([Fault("data_type", f"{text!r} is unknown")]) from exc
+
+
+def _direction(text: str) -> Direction:
+    try:
+        return Direction(text)
+    except ValueError as exc:
+        raise ConfigError([Fault("direction", f"{text!r} is unknown")]) from exc
+
+
+def _below(path: str, error: ConfigError) -> list[Fault]:
+    return [Fault(join(path, fault.field), fault.message) for fault in error.faults]

@@ -1,0 +1,306 @@
+"""Reading documents: what the REST API or a file says about a device becomes checked rows, or every fault is listed.
+
+Nothing here knows what is stored already; `storage.tags` and its neighbours look that up and add their faults.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from scada.config import Direction, LimitsConfig, ScalingConfig
+from scada.errors import ConfigError, Fault
+from scada.registry import PROTOCOLS, protocol
+from scada.schema import join, parse, plain, spec
+from scada.topics import check_name
+from scada.values import DataType
+from storage.models import NAME_LENGTH
+
+Document = Mapping[str, Any]
+Row = dict[str, Any]
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFields:
+    """A device's own fields; beside them a document has `network`, `terms` and `tags`."""
+
+    name: str = spec("unique, fit for a topic", max_length=NAME_LENGTH, check=check_name)
+    description: str = spec("free text", "", max_length=500)
+    enabled: bool = spec("a device that is not enabled is left alone by every program", True)
+
+
+@dataclass(frozen=True, slots=True)
+class TermFields:
+    """A term's own fields; beside them a document has `settings`, one object per protocol."""
+
+    name: str = spec("unique in its device", max_length=NAME_LENGTH, check=check_name)
+    description: str = spec("free text", "", max_length=500)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFields:
+    """An item."""
+
+    name: str = spec("unique", max_length=NAME_LENGTH, check=check_name)
+    description: str = spec("free text", "", max_length=500)
+    data_type: DataType = spec("float, int, bool or string", DataType.FLOAT)
+    unit: str = spec("engineering unit", "", max_length=32)
+    scaling: ScalingConfig | None = spec("linear scaling of the raw value", None)
+    limits: LimitsConfig | None = spec("engineering limits", None)
+    deadband: float = spec("a smaller change is no change", 0.0, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TagFields:
+    """A tag's own fields, null for the item's; beside them `item_id` or `item`, `term_id` or `term`, and `bindings`."""
+
+    name: str = spec("unique in its device", max_length=NAME_LENGTH, check=check_name)
+    description: str = spec("free text", "", max_length=500)
+    data_type: DataType | None = spec("float, int, bool or string; the item's, else float, when left out", None)
+    unit: str | None = spec("engineering unit", None, max_length=32)
+    scaling: ScalingConfig | None = spec("linear scaling of the raw value", None)
+    limits: LimitsConfig | None = spec("engineering limits", None)
+    deadband: float | None = spec("a smaller change is no change", None, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BindingFields:
+    """A binding's own fields; beside them `address` and `options`, whose fields the protocol declares."""
+
+    protocol: str = spec("name of the protocol", max_length=32)
+    direction: Direction = spec("in: Tagwire reads the tag; out: it writes it; inout: both")
+    scaling: ScalingConfig | None = spec("linear scaling of this binding, on top of the tag's", None)
+    limits: LimitsConfig | None = spec("limits of this binding, on top of the tag's", None)
+
+
+@dataclass(frozen=True, slots=True)
+class BindingDraft:
+    """A checked binding without its tag."""
+
+    row: Row
+    path: str
+    id: int | None = None
+
+    def constants(self) -> Iterable[tuple[str, object]]:
+        """(path, value) of each value that the options name: it must be of the tag's type."""
+        options = self.row["options"] or {}
+        if options.get("failsafe") is not None:
+            yield join(self.path, "options.failsafe.value"), options["failsafe"]["value"]
+        for text, value in (options.get("enum") or {}).items():
+            yield join(self.path, f"options.enum.{text}"), value
+
+
+@dataclass(slots=True)
+class TagDraft:
+    """A checked tag. `item` and `term` are an id, a name or None; the lookup puts their ids into the row."""
+
+    row: Row
+    path: str
+    id: int | None
+    item: int | str | None
+    term: int | str | None
+    bindings: list[BindingDraft] | None
+    device: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TermDraft:
+    """A checked term without its device."""
+
+    row: Row
+    path: str
+    id: int | None
+
+
+@dataclass(slots=True)
+class DeviceDraft:
+    """A checked device. A part that the document does not name is None."""
+
+    row: Row
+    network: dict[str, Row] | None
+    terms: list[TermDraft] | None
+    tags: list[TagDraft] | None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads documents and gathers their faults; a document with a fault gives None."""
+
+    faults: list[Fault] = field(default_factory=list)
+
+    def finish(self) -> None:
+        """Raise ConfigError when there was any fault."""
+        if self.faults:
+            raise ConfigError(self.faults)
+
+    def device(self, document: object, path: str = "") -> DeviceDraft | None:
+        own, rest = self._split(document, {"network", "terms", "tags"}, {"id", "revision"}, path)
+        record = self._record(DeviceFields, own, path)
+        network = self.networks(rest["network"], join(path, "network")) if "network" in rest else None
+        terms = self._each(rest, "terms", path, self.term)
+        tags = self._each(rest, "tags", path, self.tag)
+        self._distinct(terms, "term")
+        self._distinct(tags, "tag")
+        return None if record is None else DeviceDraft(plain(record), network, terms, tags, path)
+
+    def networks(self, document: object, path: str) -> dict[str, Row]:
+        result = {}
+        for name, settings in self._object(document, path).items():
+            row = self.network(name, settings, join(path, str(name)))
+            if row is not None:
+                result[name] = row
+        return result
+
+    def network(self, name: object, settings: object, path: str = "") -> Row | None:
+        try:
+            return plain(parse(protocol(name, path).network, settings, path), defaults=False)
+        except ConfigError as error:
+            self.faults.extend(error.faults)
+            return None
+
+    def term(self, document: object, path: str = "") -> TermDraft | None:
+        own, rest = self._split(document, {"settings"}, {"id", "device_id", "revision"}, path)
+        record = self._record(TermFields, own, path)
+        settings = {}
+        place = join(path, "settings")
+        for name, each in self._object(rest.get("settings", {}), place).items():
+            kind = PROTOCOLS[name].term if name in PROTOCOLS else None
+            if kind is None:
+                self.faults.append(Fault(join(place, str(name)), "no protocol of this name addresses units"))
+                continue
+            found: Any = self._record(kind, each, join(place, name))
+            if found is not None:
+                settings[name] = plain(found, defaults=False)
+        if record is None:
+            return None
+        return TermDraft({**plain(record), "settings": settings}, path, _identity(document))
+
+    def item(self, document: object, path: str = "") -> Row | None:
+        own, _ = self._split(document, set(), {"id", "revision"}, path)
+        record = self._record(ItemFields, own, path)
+        return None if record is None else _columns(record)
+
+    def tag(self, document: object, path: str = "") -> TagDraft | None:
+        before = len(self.faults)
+        references = {"item", "item_id", "term", "term_id"}
+        own, rest = self._split(document, {"bindings", "device", *references}, {"id", "device_id", "revision"}, path)
+        record = self._record(TagFields, own, path)
+        for name in references & rest.keys():
+            kind = int if name.endswith("_id") else str
+            value = rest[name]
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                self.faults.append(
+                    Fault(join(path, name), f"must be {'an integer' if kind is int else 'text'} or null")
+                )
+        bindings = self._each(rest, "bindings", path, self.binding)
+        self.faults.extend(one_source(bindings or ()))
+        if record is None or len(self.faults) > before:
+            return None
+        item, term = (_reference(rest, name) for name in ("item", "term"))
+        return TagDraft(_columns(record), path, _identity(document), item, term, bindings)
+
+    def binding(self, document: object, path: str = "") -> BindingDraft | None:
+        own, rest = self._split(document, {"address", "options"}, {"id", "tag_id", "revision"}, path)
+        record = self._record(BindingFields, own, path)
+        try:
+            kind = protocol(own.get("protocol"), join(path, "protocol"))
+        except ConfigError as error:
+            if record is not None or "protocol" in own:
+                self.faults.extend(error.faults)
+            return None
+        address: Any = self._record(kind.address, rest.get("address", {}), join(path, "address"))
+        given = rest.get("options")
+        options: Any = None if given is None else self._record(kind.options, given, join(path, "options"))
+        if record is not None and record.direction not in kind.directions:
+            allowed = ", ".join(kind.directions)
+            message = f"{kind.name} supports {allowed} only, not {record.direction.value}"
+            self.faults.append(Fault(join(path, "direction"), message))
+        if record is None or address is None or (options is None and given is not None):
+            return None
+        row = _columns(record)
+        row["address"] = plain(address, defaults=False)
+        row["options"] = (plain(options, defaults=False) or None) if options is not None else None
+        return BindingDraft(row, path, _identity(document))
+
+    def _record(self, kind: type[Record], data: object, path: str) -> Record | None:
+        try:
+            return parse(kind, data, path)
+        except ConfigError as error:
+            self.faults.extend(error.faults)
+            return None
+
+    def _split(self, document: object, nested: set[str], ignored: set[str], path: str) -> tuple[Row, Row]:
+        """The fields of a record's own, and those for others. What the store itself gives out (ids) may come back, unread."""
+        whole = self._object(document, path)
+        own = {name: value for name, value in whole.items() if name not in nested and name not in ignored}
+        return own, {name: whole[name] for name in nested if name in whole}
+
+    def _object(self, document: Any, path: str) -> Document:
+        if isinstance(document, Mapping):
+            return document
+        self.faults.append(Fault(path, "must be an object"))
+        return {}
+
+    def _each(self, rest: Row, name: str, path: str, read: Any) -> list[Any] | None:
+        if name not in rest:
+            return None
+        place = join(path, name)
+        if not isinstance(rest[name], list | tuple):
+            self.faults.append(Fault(place, "must be an array"))
+            return []
+        drafts = (read(each, join(place, str(index))) for index, each in enumerate(rest[name]))
+        return [draft for draft in drafts if draft is not None]
+
+    def _distinct(self, drafts: Iterable[TagDraft | TermDraft] | None, what: str) -> None:
+        seen: set[str] = set()
+        for draft in drafts or ():
+            if draft.row["name"] in seen:
+                self.faults.append(Fault(join(draft.path, "name"), f"another {what} of this device has the same name"))
+            seen.add(draft.row["name"])
+
+
+def one_source(bindings: Iterable[BindingDraft]) -> Iterable[Fault]:
+    """The faults of a tag with two bindings of one protocol, or two that read it."""
+    seen: set[str] = set()
+    source = False
+    for binding in bindings:
+        if binding.row["protocol"] in seen:
+            yield Fault(join(binding.path, "protocol"), "the tag has another binding of this protocol")
+        seen.add(binding.row["protocol"])
+        reads = binding.row["direction"] != Direction.OUT
+        if reads and source:
+            yield Fault(join(binding.path, "direction"), "the tag has another binding that reads it")
+        source = source or reads
+
+
+def fits(value: object, data_type: str) -> bool:
+    """Whether a constant may stand for a value of a tag of this type; 0 and 1 may stand for false and true."""
+    if data_type == DataType.STRING:
+        return isinstance(value, str)
+    if data_type == DataType.BOOL:
+        return isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return data_type == DataType.FLOAT or float(value).is_integer()
+
+
+def _columns(record: object) -> Row:
+    """A record as a row: every field, its nested records in short form."""
+    row = {}
+    for name in record.__dataclass_fields__:  # type: ignore[attr-defined]
+        value = getattr(record, name)
+        row[name] = plain(value, defaults=False) if isinstance(value, ScalingConfig | LimitsConfig) else value
+        if isinstance(value, DataType | Direction):
+            row[name] = value.value
+    return row
+
+
+def _reference(rest: Row, name: str) -> int | str | None:
+    found = rest.get(f"{name}_id")
+    return rest.get(name) if found is None else found
+
+
+def _identity(document: object) -> int | None:
+    found = document.get("id") if isinstance(document, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

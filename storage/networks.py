@@ -1,0 +1,78 @@
+"""Writing the networks and terms of a device."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import delete, func, insert, select, update
+
+from scada.errors import ConfigError, Conflict, Fault
+from scada.schema import join
+from storage.documents import Row, TermDraft
+from storage.revisions import Change
+from storage.shapes import BINDING, NETWORK, TAG, TERM, columns
+from storage.tags import Mode, delete_rows
+from storage.views import TERM_COLUMNS, rows
+
+
+def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode) -> None:
+    """Store a device's networks, by protocol. In REPLACE mode protocols that are not named are removed."""
+    connection = change.connection
+    stored = {
+        row["protocol"]: row
+        for row in rows(connection, columns(NETWORK, "protocol", "settings"), NETWORK.c.device_id == device_id)
+    }
+    for protocol, settings in networks.items():
+        old = stored.get(protocol)
+        if old is None:
+            row = {"device_id": device_id, "protocol": protocol, "settings": settings}
+            connection.execute(insert(NETWORK), row)
+        elif old["settings"] != settings:
+            connection.execute(update(NETWORK).where(NETWORK.c.id == old["id"]).values(settings=settings))
+    if mode is Mode.REPLACE:
+        delete_rows(connection, NETWORK, [row["id"] for name, row in stored.items() if name not in networks])
+
+
+def refuse_orphans(change: Change, device_id: int, path: str = "network") -> None:
+    """Raise Conflict when bindings of the device speak a protocol that it has no network for."""
+    known = select(NETWORK.c.protocol).where(NETWORK.c.device_id == device_id)
+    orphans = (
+        select(BINDING.c.protocol, func.count())
+        .join(TAG, TAG.c.id == BINDING.c.tag_id)
+        .where(TAG.c.device_id == device_id, BINDING.c.protocol.not_in(known))
+        .group_by(BINDING.c.protocol)
+    )
+    faults = [
+        Fault(join(path, protocol), f"is needed by {count} bindings")
+        for protocol, count in change.connection.execute(orphans)
+    ]
+    if faults:
+        raise Conflict(faults)
+
+
+def save_terms(change: Change, device_id: int, terms: Sequence[TermDraft], mode: Mode) -> list[int]:
+    """Store terms of a device, found by id, else by name; their ids. In REPLACE mode the others are removed.
+
+    Raises Conflict for a name that is taken.
+    """
+    connection = change.connection
+    stored = rows(connection, TERM_COLUMNS, TERM.c.device_id == device_id)
+    by_id = {row["id"]: row for row in stored}
+    by_name = {row["name"]: row for row in stored}
+    ids: list[int] = []
+    for draft in terms:
+        old = by_id.get(draft.id) if draft.id is not None and mode is not Mode.CREATE else None
+        old = old or by_name.get(draft.row["name"])
+        if old is None:
+            statement = insert(TERM).values(device_id=device_id, **draft.row).returning(TERM.c.id)
+            ids.append(connection.execute(statement).scalar_one())
+            continue
+        if mode is Mode.CREATE:
+            message = f"the device already has a term {draft.row['name']!r}"
+            raise Conflict([Fault(join(draft.path, "name"), message)])
+        if old["id"] in ids:
+            raise ConfigError([Fault(join(draft.path, "name"), "another term of the document is the same one")])
+        ids.append(old["id"])
+        if any(old[name] != value for name, value in draft.row.items()):
+            connection.execute(update(TERM).where(TERM.c.id == old["id"]).values(**draft.row))
+    if mode is Mode.REPLACE:
+        connection.execute(delete(TERM).where(TERM.c.device_id == device_id, TERM.c.id.not_in(ids)))
+    return ids

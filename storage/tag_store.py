@@ -1,0 +1,179 @@
+"""Tags in the configuration store."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, select
+
+from scada.errors import ConfigError, Fault
+from scada.schema import join
+from storage.documents import Document, Reader, Row, TagDraft
+from storage.engine import reading
+from storage.merge import merge_patch
+from storage.revisions import Change, changing, expect
+from storage.shapes import DEVICE, TAG
+from storage.tags import Mode, save_tags
+from storage.views import (
+    TAG_COLUMNS,
+    device_revision,
+    list_page,
+    one,
+    tag_documents,
+)
+
+
+class TagStore:
+    """What a ConfigStore does with tags; their revision is their device's."""
+
+    engine: Engine
+
+    def list_tags(
+        self,
+        page: int = 1,
+        page_size: int = 100,
+        sort: Sequence[str] = (),
+        filters: Mapping[str, Any] | None = None,
+    ) -> tuple[list[Row], int]:
+        """One page of tags with their bindings, and their number. `device` filters by the device's name."""
+        with reading(self.engine) as connection:
+            device = select(DEVICE.c.name).where(DEVICE.c.id == TAG.c.device_id).scalar_subquery()
+            found, total = list_page(connection, TAG_COLUMNS, page, page_size, sort, filters, {"device": device})
+            return tag_documents(connection, found), total
+
+    def get_tag(self, tag_id: int) -> Row:
+        """One tag with its bindings."""
+        with reading(self.engine) as connection:
+            return tag_document(connection, tag_id)
+
+    def create_tag(self, device_id: int, document: Document, *, who: str = "") -> Row:
+        """Store a new tag of a device; bindings may be nested in it."""
+        draft = _read(document)
+        with changing(self.engine, who) as change:
+            device_revision(change.connection, device_id)
+            (tag_id,) = save_tags(change, [(device_id, draft)], Mode.CREATE)
+            result = tag_document(change.connection, tag_id)
+            change.touch(device_id)
+            change.note(f"tag {result['name']} of device {device_id}", None, result)
+        return result
+
+    def create_tags_bulk(
+        self,
+        documents: Sequence[Document],
+        *,
+        device_id: int | None = None,
+        path: str = "tags",
+        merge: bool = False,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> list[int]:
+        """Store many new tags in one transaction, or none; their ids. Without `device_id` each names its device.
+
+        A document names its device by `device_id` or by `device`, the name. Faults carry `<path>.<index>.<field>`.
+        `merge`: tags that exist are stored anew. `dry_run`: everything is checked, nothing stored.
+        """
+        drafts = _read_many(documents, path, device_id)
+        with changing(self.engine, who, dry_run=dry_run) as change:
+            owners = _owners(change.connection, drafts, device_id)
+            mode = Mode.MERGE if merge else Mode.CREATE
+            ids = save_tags(change, list(zip(owners, drafts, strict=True)), mode)
+            change.touch(*owners)
+            if ids:
+                names = [draft.row["name"] for draft in drafts[:100]]
+                change.note(f"{len(ids)} tags", None, {"tags": len(ids), "first": names})
+        return ids
+
+    def replace_tag(
+        self, tag_id: int, document: Document, *, expected_revision: int | None = None, who: str = ""
+    ) -> Row:
+        """Store a tag anew; what is left out becomes its default, but bindings stay unless named."""
+        with changing(self.engine, who) as change:
+            before = seen_tag(change.connection, tag_id, expected_revision)
+            return save_tag(change, before, _read(document))
+
+    def patch_tag(self, tag_id: int, document: Document, *, expected_revision: int | None = None, who: str = "") -> Row:
+        """Change what the document names (RFC 7396); an array of bindings replaces the stored ones."""
+        with changing(self.engine, who) as change:
+            before = seen_tag(change.connection, tag_id, expected_revision)
+            stored = one(change.connection, TAG, TAG_COLUMNS, tag_id)
+            merged = merge_patch(stored, document)
+            for name in ("item", "term"):
+                # The reference by name says which; the stored id would be the old one.
+                if name in document and f"{name}_id" not in document:
+                    merged.pop(f"{name}_id", None)
+            if "bindings" in document and document["bindings"] is None:
+                merged["bindings"] = []
+            return save_tag(change, before, _read(merged))
+
+    def delete_tag(self, tag_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
+        """Delete a tag with its bindings."""
+        with changing(self.engine, who) as change:
+            before = seen_tag(change.connection, tag_id, expected_revision)
+            change.connection.execute(delete(TAG).where(TAG.c.id == tag_id))
+            change.touch(before["device_id"])
+            change.note(f"tag {before['name']} of device {before['device_id']}", before, None)
+
+
+def tag_document(connection: Connection, tag_id: int) -> Row:
+    """A stored tag with its bindings; NotFound when there is none."""
+    return tag_documents(connection, [one(connection, TAG, TAG_COLUMNS, tag_id)])[0]
+
+
+def seen_tag(connection: Connection, tag_id: int, expected_revision: int | None) -> Row:
+    """The stored tag that the caller means; Conflict when its device was changed since the caller looked."""
+    before = tag_document(connection, tag_id)
+    expect(device_revision(connection, before["device_id"]), expected_revision)
+    return before
+
+
+def save_tag(change: Change, before: Row, draft: TagDraft) -> Row:
+    """Store a draft in the place of the tag `before`; the tag as it is then."""
+    draft.id = before["id"]
+    save_tags(change, [(before["device_id"], draft)], Mode.MERGE)
+    after = tag_document(change.connection, before["id"])
+    if before != after:
+        change.touch(before["device_id"])
+        change.note(f"tag {after['name']} of device {after['device_id']}", before, after)
+    return after
+
+
+def _read(document: Document) -> TagDraft:
+    reader = Reader()
+    draft = reader.tag(document)
+    reader.finish()
+    assert draft is not None
+    return draft
+
+
+def _read_many(documents: Sequence[Document], path: str, device_id: int | None) -> list[TagDraft]:
+    reader = Reader()
+    drafts = []
+    for index, document in enumerate(documents):
+        place = join(path, str(index))
+        draft = reader.tag(document, place)
+        if draft is None:
+            continue
+        owner = document.get("device_id")
+        draft.device = document.get("device") if owner is None else owner
+        if device_id is None and (isinstance(draft.device, bool) or not isinstance(draft.device, int | str)):
+            reader.faults.append(Fault(join(place, "device_id"), "must be the id of a device, or device its name"))
+        drafts.append(draft)
+    reader.finish()
+    return drafts
+
+
+def _owners(connection: Connection, drafts: Sequence[TagDraft], device_id: int | None) -> list[int]:
+    """The device of each draft."""
+    if device_id is not None:
+        device_revision(connection, device_id)
+        return [device_id] * len(drafts)
+    known: dict[int | str | None, int] = {}
+    for found, name in connection.execute(select(DEVICE.c.id, DEVICE.c.name)):
+        known[found] = known[name] = found
+    faults = []
+    for draft in drafts:
+        if draft.device not in known:
+            key = "device_id" if isinstance(draft.device, int) else "device"
+            faults.append(Fault(join(draft.path, key), f"there is no device {draft.device!r:.80}"))
+    if faults:
+        raise ConfigError(faults)
+    return [known[draft.device] for draft in drafts]
