@@ -1,0 +1,81 @@
+"""/config: the whole configuration as one file, out and in."""
+
+from typing import Any
+
+import yaml
+from flask import Response, request
+from flask.views import MethodView
+from werkzeug.exceptions import UnsupportedMediaType
+
+from flask_app.api import resource
+from flask_app.bodies import json_body, parse_yaml
+from flask_app.database import config
+from flask_app.schemas import ConfigurationSchema, ExportQuerySchema, ImportQuerySchema, ImportResultSchema
+from scada.errors import ConfigError
+
+blueprint = resource.ApiBlueprint("configuration", "The whole configuration as one JSON or YAML file.")
+# The second is what people wrote before RFC 9512 registered the first.
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
+_FILE = {"application/json": ConfigurationSchema, YAML_TYPES[0]: ConfigurationSchema}
+
+
+@blueprint.route("/config")
+class Configuration(MethodView):
+    """The whole configuration."""
+
+    @blueprint.reporting(ConfigurationSchema, 422)
+    @blueprint.answering(ConfigurationSchema, "as it is now", media_type=YAML_TYPES[0])
+    @blueprint.asking(ExportQuerySchema)
+    def get(self, query: dict[str, Any]) -> Response:
+        """Export everything, as JSON unless `format` or Accept says YAML."""
+        document = config().export_config()
+        wanted = query.get("format") or ("yaml" if _prefers_yaml() else "json")
+        if wanted == "json":
+            return resource.as_json(document)
+        text = yaml.dump(document, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+        return Response(text, mimetype=YAML_TYPES[0])
+
+    @blueprint.problems(400, 409, 413, 415, 422, 507)
+    @blueprint.taking(_FILE)
+    @blueprint.answering(ImportResultSchema, "what was in the file")
+    @blueprint.asking(ImportQuerySchema)
+    def post(self, query: dict[str, Any]) -> Response:
+        """Import a file: what it names is created or changed, the rest stays (or goes, with mode=replace)."""
+        return _import(query)
+
+    @blueprint.problems(400, 409, 413, 415, 422, 507)
+    @blueprint.taking(_FILE)
+    @blueprint.answering(ImportResultSchema, "what was in the file")
+    @blueprint.asking(ImportQuerySchema)
+    def put(self, query: dict[str, Any]) -> Response:
+        """Import a file; the configuration is then what it says (or that and more, with mode=merge)."""
+        return _import({"mode": "replace", **query})
+
+
+def _import(query: dict[str, Any]) -> Response:
+    document = _document()
+    if not isinstance(document, dict):
+        raise ConfigError("the file must be an object with items and devices")
+    dry_run = query["dry_run"]
+    result = config().import_config(document, query.get("mode", "merge"), dry_run=dry_run, who=resource.who())
+    return resource.as_json({**result, "dry_run": dry_run})
+
+
+def _document() -> Any:
+    if request.mimetype in YAML_TYPES:
+        return parse_yaml(request.get_data(cache=False))
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(f"send application/json or application/yaml, not {request.mimetype or 'nothing'!r}")
+    return json_body()
+
+
+def _prefers_yaml() -> bool:
+    accepted = request.accept_mimetypes
+    return accepted.best_match(["application/json", *YAML_TYPES]) in YAML_TYPES
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Without aliases: an import refuses them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

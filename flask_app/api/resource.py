@@ -1,0 +1,293 @@
+"""What the views of every resource share: how a list, an object and a change are asked for, answered and documented."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from flask import Response, request
+from flask_smorest import Blueprint
+from marshmallow import RAISE, Schema, ValidationError
+from werkzeug.exceptions import BadRequest, PreconditionFailed
+
+from flask_app.bodies import json_body
+from flask_app.database import config
+from flask_app.errors import faults_of
+from flask_app.schemas import ProblemSchema, page_schema
+from scada.errors import ConfigError, Fault, NotFound
+
+MERGE_PATCH = "application/merge-patch+json"
+_ID_DIGITS = 10
+_IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "schema": {"type": "string"},
+    "description": "ETag of the object as it was read; 412 when it was changed since",
+}
+_IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "304 when the object still has this ETag",
+}
+_PROBLEMS = {
+    400: "the body is not well-formed",
+    404: "there is no such object",
+    406: "no media type that is accepted can be given",
+    409: "it contradicts what is stored",
+    412: "it was changed since it was read",
+    413: "the body is too long",
+    415: "the body is of another media type",
+    422: "the input has faults; `errors` lists every one",
+    424: "the device did not answer, or refused",
+    503: "the database does not answer; try again",
+    507: "the database's disk is full",
+}
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A blueprint below /api/v1 whose decorators document what the views here do."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(name, __name__, url_prefix="/api/v1", description=description)
+
+    def problems(self, *statuses: int) -> Callable[[View], View]:
+        """Document refusals, and what every operation can answer: 406 and the database's trouble."""
+
+        def decorator(view: View) -> View:
+            for status in (*statuses, 406, 503):
+                view = self.alt_response(
+                    status,
+                    schema=ProblemSchema,
+                    content_type="application/problem+json",
+                    description=_PROBLEMS[status],
+                )(view)
+            return view
+
+        return decorator
+
+    def listing(self, query: type[Schema], schema: type[Schema]) -> Callable[[View], View]:
+        """A GET of one page. The view gets the query's arguments."""
+        return _chain(
+            self.problems(404, 422),
+            self.response(200, page_schema(schema), description="one page, and how many there are in all"),
+            self.asking(query),
+        )
+
+    def reading(self, schema: Any) -> Callable[[View], View]:
+        """A GET of one object."""
+        return _chain(
+            self.problems(404),
+            self.doc(parameters=[_IF_NONE_MATCH]),
+            self.alt_response(304, description="not changed"),
+            self.response(200, schema, description="the object", headers={"ETag": {"schema": {"type": "string"}}}),
+        )
+
+    def reporting(self, schema: Any, *problems: int) -> Callable[[View], View]:
+        """A GET of something that is no object of the configuration."""
+        return _chain(self.problems(*problems), self.response(200, schema, description="as it is now"))
+
+    def creating(self, schema: Any, result: Any = None) -> Callable[[View], View]:
+        """A POST of one object."""
+        location = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
+        return _chain(
+            self.problems(400, 404, 409, 413, 415, 422, 507),
+            self.taking({"application/json": schema}),
+            self.response(201, result or schema, description="the whole new object", headers=location),
+        )
+
+    def changing(self, schema: Any, result: Any = None, *media_types: str) -> Callable[[View], View]:
+        """A PUT of one object, or with a schema of its own and a further media type a PATCH."""
+        return _chain(
+            self.problems(400, 404, 409, 412, 413, 415, 422, 507),
+            self.taking(dict.fromkeys(("application/json", *media_types), schema)),
+            self.doc(parameters=[_IF_MATCH]),
+            self.response(200, result or schema, description="the whole object as it is now"),
+        )
+
+    def patching(self, schema: Any, result: Any) -> Callable[[View], View]:
+        """A PATCH of one object."""
+        return self.changing(schema, result, MERGE_PATCH)
+
+    def deleting(self) -> Callable[[View], View]:
+        """A DELETE of one object."""
+        return _chain(
+            self.problems(404, 409, 412, 507),
+            self.doc(parameters=[_IF_MATCH]),
+            self.response(204, description="it is gone"),
+        )
+
+    def asking(self, query: type[Schema]) -> Callable[[View], View]:
+        """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""
+        return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]
+
+    def answering(self, schema: Any, text: str, media_type: str = "application/json") -> Callable[[View], View]:
+        """Document the answer 200."""
+        return self.response(200, schema, description=text, content_type=media_type)  # type: ignore[no-any-return]
+
+    def taking(self, content: Mapping[str, Any]) -> Callable[[View], View]:
+        """Document the body: media type to schema. The store checks it, all faults at once."""
+        body = {media_type: {"schema": schema} for media_type, schema in content.items()}
+        return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]
+
+
+def _chain(*decorators: Callable[[Any], Any]) -> Callable[[View], View]:
+    def decorator(view: View) -> View:
+        for each in reversed(decorators):
+            view = each(view)
+        return view
+
+    return decorator
+
+
+def document() -> Any:
+    """The request's JSON; the store says what is wrong with it."""
+    return json_body()
+
+
+def patch() -> Any:
+    """The request's merge patch."""
+    return json_body(MERGE_PATCH)
+
+
+def array(name: str) -> list[Any]:
+    """The array that the request's JSON object consists of."""
+    found = document()
+    if not isinstance(found, dict):
+        raise ConfigError("must be an object")
+    faults = [Fault(key, "unknown field") for key in found if key != name]
+    if not isinstance(found.get(name), list):
+        faults.append(Fault(name, "must be an array" if name in found else "is required"))
+    if faults:
+        raise ConfigError(faults)
+    return list(found[name])
+
+
+def loaded(schema: type[Schema], data: Any) -> dict[str, Any]:
+    """`data` as a schema loads it; ConfigError with every fault."""
+    try:
+        result: dict[str, Any] = schema().load(data)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error.messages)) from error
+    return result
+
+
+def page(method: Callable[..., tuple[Sequence[Any], int]], query: dict[str, Any], **more: Any) -> Response:
+    """One page of what a store's list method gives for the query's arguments; `more` are further filters."""
+    number, size, sort = query.pop("page"), query.pop("page_size"), query.pop("sort")
+    items, total = method(number, size, sort, {**query, **more})
+    return as_json({"items": items, "total": total})
+
+
+def shown(found: Any, revision: int | None = None) -> Response:
+    """An object as the answer to a GET; 304 when the client has it. `revision` is for objects that do not carry their own."""
+    response = as_json(found)
+    response.set_etag(str(found["revision"] if revision is None else revision))
+    response.make_conditional(request)
+    return response
+
+
+def shown_part(get: Callable[[int], Any], part_id: int, device_id: int | None = None) -> Response:
+    """A part of a device as the answer to a GET, under the device's revision.
+
+    The revision is read first: if somebody changes the part in between, the ETag is too old, and If-Match refuses.
+    """
+    owner = get(part_id)["device_id"] if device_id is None else device_id
+    revision = config().device_revision(owner)
+    return shown(get(part_id), revision)
+
+
+def changed(found: Any) -> Response:
+    """An object as the answer to a PUT or PATCH. It has an ETag where it carries its revision.
+
+    The revision of a part's device, read a moment later, could be that of somebody else's change.
+    """
+    response = as_json(found)
+    if "revision" in found:
+        response.set_etag(str(found["revision"]))
+    return response
+
+
+def created(found: Any, location: str) -> Response:
+    """A new object, and where it is."""
+    response = changed(found)
+    response.status_code = 201
+    response.headers["Location"] = location
+    return response
+
+
+def gone() -> Response:
+    """The answer to a DELETE."""
+    return Response(status=204)
+
+
+def as_json(data: Any, status: int = 200) -> Response:
+    """Plain data as it is: what comes out of the store has passed the same records on its way in."""
+    return Response(orjson.dumps(data), status, mimetype="application/json")
+
+
+def expected_revision() -> int | None:
+    """The revision in If-Match; None when the change is wanted whatever there is (no If-Match, or *)."""
+    if "If-Match" not in request.headers:
+        return None
+    tags = request.if_match
+    if tags.star_tag:
+        return None
+    strong = list(tags.as_set())
+    if len(strong) > 1:
+        raise BadRequest("If-Match takes one ETag")
+    if not strong or not strong[0].isascii() or not strong[0].isdigit() or len(strong[0]) > 18:
+        raise PreconditionFailed("If-Match holds no ETag of this object")
+    return int(strong[0])
+
+
+def guard() -> dict[str, Any]:
+    """What a change of an existing object is told: the revision the client has seen, and who it is."""
+    return {"expected_revision": expected_revision(), "who": who()}
+
+
+def who() -> str:
+    """Who stands in the audit log."""
+    return f"rest {request.remote_addr or ''}".strip()
+
+
+def device_id(reference: str) -> int:
+    """The id of a device given by id or name."""
+    return identity(reference, "device") if _is_number(reference) else config().device_id(reference)
+
+
+def tag_id(reference: str) -> int:
+    """The id of a tag given by id or full name (`Device@Tag`)."""
+    if _is_number(reference):
+        return identity(reference, "tag")
+    device, at, name = reference.partition("@")
+    if not at:
+        raise NotFound(f"no tag {reference[:130]!r}; a tag's full name is Device@Tag")
+    if _is_number(device):
+        raise NotFound(f"no tag {reference[:130]!r}; give the device by its name")
+    return config().tag_id(device, name)
+
+
+def existing_device(reference: str) -> int:
+    """As device_id, but a device that is not there is NotFound also when given by id."""
+    found = device_id(reference)
+    config().device_revision(found)
+    return found
+
+
+def existing_tag(reference: str) -> int:
+    """As tag_id, but a tag that is not there is NotFound also when given by id."""
+    found = tag_id(reference)
+    config().get_tag(found)
+    return found
+
+
+def identity(reference: str, what: str) -> int:
+    """An id out of a path; NotFound for what cannot be one."""
+    if not _is_number(reference) or len(reference) > _ID_DIGITS:
+        raise NotFound(f"no {what} {reference[:64]!r}")
+    return int(reference)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

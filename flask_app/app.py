@@ -1,0 +1,81 @@
+"""The application factory. `cd flask_app && flask run` finds it here."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, redirect, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotAcceptable
+
+from flask_app import errors, metrics, pages
+from flask_app.database import Database
+from flask_app.documentation import Documentation
+from flask_app.json_provider import OrjsonProvider
+from flask_app.settings import Settings
+from scada.errors import LinkError
+from storage.engine import INSTANCE_FOLDER
+
+_log = logging.getLogger(__name__)
+# What the API gives; whoever accepts none of it gets 406.
+_GIVEN = (
+    "application/json",
+    "application/problem+json",
+    "application/yaml",
+    "application/x-yaml",
+    "text/yaml",
+    "text/csv",
+)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application with its database opened, if that answers; else requests get 503 until it does.
+
+    Without `settings` they come from the environment. Raises ConfigError for wrong settings and for a database that is not ours.
+    """
+    settings = settings or Settings.from_env()
+    app = Flask("flask_app", instance_path=str(INSTANCE_FOLDER), static_folder=None)
+    app.json = OrjsonProvider(app)
+    app.config.update(
+        SQLALCHEMY_DATABASE_URI=settings.database_uri,
+        MAX_CONTENT_LENGTH=settings.max_import,
+        # A form has no place in this API; what is no JSON is refused before anything is parsed.
+        MAX_FORM_MEMORY_SIZE=64 * 1024,
+        MAX_FORM_PARTS=16,
+    )
+    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
+    errors.register(app)
+    metrics.register(app)
+    database = Database()
+    database.init_app(app)
+    _guard(app, settings)
+    Documentation(app).serve()
+    app.register_blueprint(pages.blueprint())
+    try:
+        database.open(app)
+    except LinkError as error:
+        _log.error("%s; requests are refused until it answers", error)
+    return app
+
+
+def _guard(app: Flask, settings: Settings) -> None:
+    @app.before_request
+    def refuse() -> ResponseReturnValue | None:
+        request.max_content_length = settings.body_limit(request.path)
+        accepted = request.accept_mimetypes
+        if accepted and request.path.startswith("/api/") and not accepted.best_match(_GIVEN):
+            raise NotAcceptable("the API gives JSON, for some resources YAML or CSV as well")
+        return None
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        # OWASP Secure Headers. Scripts, styles and data come from here only; Swagger UI's icons are data: images.
+        for name, value in pages.SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    @app.get("/")
+    def root() -> Any:
+        return redirect("/docs/")

@@ -1,0 +1,147 @@
+"""Request bodies: what a client sent, as plain data, or a clear refusal.
+
+JSON is read strictly (RFC 8259, and what RFC 7493 adds): UTF-8 without a byte order mark, no NaN or Infinity, no number
+beyond a double, no name twice in an object, no half surrogate pair, at most 64 levels deep. U+0000 is refused: PostgreSQL
+cannot hold it.
+"""
+
+import json
+import math
+from typing import Any
+
+import orjson
+import yaml
+from flask import request
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+MAX_DEPTH = 64
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+
+
+def json_body(*media_types: str) -> Any:
+    """The request's JSON; 415 unless it says application/json or one of `media_types`, 400 when it is malformed."""
+    accepted = ("application/json", *media_types)
+    if request.mimetype not in accepted:
+        raise UnsupportedMediaType(f"send {' or '.join(accepted)}, not {request.mimetype or 'nothing'!r}")
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(f"JSON is UTF-8, not {charset!r}")
+    return parse_json(request.get_data(cache=False))
+
+
+def parse_json(raw: bytes) -> Any:
+    """Plain data out of JSON; raises BadRequest with the place of the fault."""
+    if not raw.strip():
+        raise BadRequest("the body is empty, JSON is expected")
+    try:
+        # orjson refuses what is no JSON at all; what it lets pass (names given twice, integers that become a float) is
+        # found by the second reader.
+        orjson.loads(raw)
+        data = json.loads(raw, object_pairs_hook=_object, parse_int=_integer)
+        check_plain(data)
+    except orjson.JSONDecodeError as exc:
+        raise BadRequest(f"not JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise BadRequest(f"nested more than {MAX_DEPTH} deep") from exc
+    except ValueError as exc:
+        raise BadRequest(f"not acceptable as JSON: {exc}") from exc
+    return data
+
+
+def parse_yaml(raw: bytes) -> Any:
+    """Plain data out of YAML 1.1 as PyYAML's safe loader reads it, without aliases; raises BadRequest."""
+    try:
+        text = raw.decode("utf-8")
+        _check_events(text)
+        data = yaml.load(text, Loader=_PlainLoader)
+        check_plain(data)
+    except UnicodeDecodeError as exc:
+        raise BadRequest(f"not UTF-8: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise BadRequest(f"not YAML: {' '.join(str(exc).split())}") from exc
+    except RecursionError as exc:
+        raise BadRequest(f"nested more than {MAX_DEPTH} deep") from exc
+    except ValueError as exc:
+        raise BadRequest(f"not acceptable as YAML: {exc}") from exc
+    return data
+
+
+def check_plain(data: Any) -> None:
+    """Raise ValueError for what no configuration holds: U+0000, infinite numbers, dates, bytes, deeper than MAX_DEPTH."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        following: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                if "\0" in value:
+                    raise ValueError("a text holds U+0000")
+            elif isinstance(value, dict):
+                if not all(isinstance(name, str) and "\0" not in name for name in value):
+                    raise ValueError("the names in an object must be text without U+0000")
+                following.extend(value.values())
+            elif isinstance(value, list):
+                following.extend(value)
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    raise ValueError("a number must be finite")
+            elif isinstance(value, int):
+                if not _INT_MIN <= value <= _INT_MAX:
+                    raise ValueError("an integer needs more than 64 bits")
+            elif value is not None:
+                raise ValueError(f"a {type(value).__name__} has no place here; put it in quotes")
+        level = following
+    if level:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return result
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("an integer needs more than 64 bits")
+    return int(text)
+
+
+def _check_events(text: str) -> None:
+    """Refuse aliases, tags and deep nesting.
+
+    A few bytes of aliases can mean gigabytes, and libyaml's composer recurses until it crashes the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_BASE):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not accepted")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: tags such as {event.tag} are not accepted")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _PlainLoader(_BASE):  # type: ignore[misc]
+    """The safe loader, refusing a name twice in a mapping."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for name, _ in node.value:
+            if not isinstance(name.value, str):
+                raise yaml.YAMLError(f"line {name.start_mark.line + 1}: a name must be text")
+            if name.value in seen:
+                raise yaml.YAMLError(f"line {name.start_mark.line + 1}: {name.value!r} stands twice in one mapping")
+            seen.add(name.value)
+        return dict(super().construct_mapping(node, deep=True))

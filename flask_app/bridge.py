@@ -1,0 +1,182 @@
+"""Flask behind an ASGI server: the whole body is collected on the event loop, then one thread answers the request.
+
+A client that sends slowly therefore costs a socket and some buffer, never a thread. WSGI is PEP 3333, ASGI is the HTTP scope 2.3.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
+
+from flask_app.problems import problem_bytes
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_log = logging.getLogger(__name__)
+# A body up to this size stays in memory, a longer one goes to a temporary file.
+_SPOOL_BYTES = 1024 * 1024
+_CHUNK = 256 * 1024
+# The slowest client whose body is waited for: 30 s, and longer for a long body at this rate.
+_BODY_GRACE_S = 30.0
+_BODY_RATE = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take. `body` is the longest body in bytes for a path."""
+
+    body: Callable[[str], int]
+    headers: int = 100
+    threads: int = 8
+    waiting: int = 512
+    buffered: int = 256 * 1024 * 1024
+
+
+class _Refused(Exception):
+    """A request that never reaches the application."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(detail)
+
+
+class WsgiBridge:
+    """An ASGI application that answers HTTP with a WSGI application in a bounded pool of threads."""
+
+    def __init__(self, app: WsgiApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
+        self._running = 0
+        self._buffered = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"no application for {scope['type']}")
+        body = SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - closed below, in the pool's thread
+        taken = 0
+        try:
+            self._check(scope)
+            limit = self._limits.body(scope["path"])
+            async with asyncio.timeout(_BODY_GRACE_S + limit / _BODY_RATE) as deadline:
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    chunk = message.get("body", b"")
+                    taken += len(chunk)
+                    self._buffered += len(chunk)
+                    if taken > limit:
+                        raise _Refused(413, f"the body is longer than {limit} bytes")
+                    if self._buffered > self._limits.buffered:
+                        raise _Refused(503, "too many bodies are being received")
+                    body.write(chunk)
+                    more = message.get("more_body", False)
+            del deadline
+            body.seek(0)
+            status, headers, chunks = await self._run(scope, body)
+        except TimeoutError:
+            status, headers, chunks = _refusal(408, "the body did not arrive in time")
+        except _Refused as refused:
+            status, headers, chunks = _refusal(refused.status, refused.detail)
+        finally:
+            self._buffered -= taken
+            body.close()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for chunk in chunks:
+            for start in range(0, len(chunk), _CHUNK):
+                await send({"type": "http.response.body", "body": chunk[start : start + _CHUNK], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def close(self) -> None:
+        """Wait for the requests that are being answered, and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _check(self, scope: Message) -> None:
+        if len(scope["headers"]) > self._limits.headers:
+            raise _Refused(431, f"more than {self._limits.headers} header fields")
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (len(value) > 15 or int(value) > self._limits.body(scope["path"])):
+                raise _Refused(413, f"the body is longer than {self._limits.body(scope['path'])} bytes")
+        if self._running >= self._limits.waiting:
+            raise _Refused(503, f"{self._running} requests are waiting")
+
+    async def _run(self, scope: Message, body: IO[bytes]) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+        loop = asyncio.get_running_loop()
+        self._running += 1
+        try:
+            # The thread uses `body`, so it must have ended before the body is closed, even when the client has gone.
+            return await asyncio.shield(loop.run_in_executor(self._pool, self._answer, environ(scope, body)))
+        finally:
+            self._running -= 1
+
+    def _answer(self, request: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+        started: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+            started[:] = [int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers]]
+
+        result = self._app(request, start_response)
+        try:
+            chunks = [chunk for chunk in result if chunk]
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        return started[0], started[1], chunks
+
+
+def environ(scope: Message, body: IO[bytes]) -> dict[str, Any]:
+    """The WSGI environment of an ASGI HTTP scope. The path is decoded byte by byte: the application sees what was sent."""
+    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+    result: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "REMOTE_PORT": str(client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": body,
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        # A name with an underscore could pose as one with a dash.
+        if b"_" in name:
+            continue
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        result[key] = f"{result[key]},{text}" if key in result else text
+    return result
+
+
+def _refusal(status: int, detail: str) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+    body = problem_bytes(status, detail)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    return status, headers, [body]

@@ -1,0 +1,90 @@
+"""/metrics, /healthz, /readyz: what a monitoring system asks for."""
+
+import time
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from flask_app.api.resource import as_json
+from flask_app.database import stores
+from flask_app.errors import respond
+from scada.errors import LinkError
+
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+# A method that nobody defined would be a new time series for each request of a scanner.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def register(app: Flask) -> None:
+    """Count requests, and answer the three paths."""
+    registry = CollectorRegistry()
+    requests = Counter("tagwire_http_requests", "Requests", ["method", "route", "status"], registry=registry)
+    seconds = Histogram(
+        "tagwire_http_seconds", "Time to answer", ["method", "route"], registry=registry, buckets=_BUCKETS
+    )
+
+    @app.before_request
+    def start() -> None:
+        g.started = time.perf_counter()
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        method = request.method if request.method in _METHODS else "other"
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        requests.labels(method, route, response.status_code).inc()
+        if "started" in g:
+            seconds.labels(method, route).observe(time.perf_counter() - g.started)
+        return response
+
+    @app.get("/healthz")
+    def health() -> Response:
+        return as_json({"status": "ok"})
+
+    @app.get("/readyz")
+    def ready() -> Response:
+        try:
+            revision = stores().config.revision()
+        except LinkError as error:
+            return respond(503, str(error), headers={"Retry-After": "2"})
+        return as_json({"status": "ready", "revision": revision})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry) + generate_latest(_stored()), content_type=_TEXT)
+
+
+def _stored() -> CollectorRegistry:
+    """What the database tells; only that it does not answer, when it does not."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_DatabaseCollector())
+    return registry
+
+
+class _DatabaseCollector:
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        up = GaugeMetricFamily("tagwire_database_up", "Whether the database answers")
+        try:
+            found = stores()
+            objects = GaugeMetricFamily("tagwire_config_objects", "Configured objects", labels=["kind"])
+            for kind, listed in (
+                ("device", found.config.list_devices),
+                ("term", found.config.list_terms),
+                ("item", found.config.list_items),
+                ("tag", found.config.list_tags),
+                ("binding", found.config.list_bindings),
+            ):
+                objects.add_metric([kind], listed(1, 1)[1])
+            revision = GaugeMetricFamily("tagwire_config_revision", "Revision", value=found.config.revision())
+            rejects = CounterMetricFamily("tagwire_rejects", "Messages and values not written", labels=["code"])
+            for code, number in found.rejects.counts().items():
+                rejects.add_metric([code], number)
+            outbox = GaugeMetricFamily(
+                "tagwire_outbox_values", "Values waiting for their device", value=found.outbox.count()
+            )
+        except LinkError:
+            up.add_metric([], 0)
+            return [up]
+        up.add_metric([], 1)
+        return [up, objects, revision, rejects, outbox]

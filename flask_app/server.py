@@ -1,0 +1,74 @@
+"""The production server: one process, one event loop for the connections, a pool of threads for Flask."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+from uvicorn import Config, Server
+
+from flask_app.bridge import Limits, WsgiApp, WsgiBridge
+from flask_app.connection import KEEP_ALIVE_S, MAX_HEAD_BYTES, GuardedConnection
+from links.notify import notify_ready, notify_stopping
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 1024
+# What is still being answered this long after SIGTERM is given up.
+_GRACE_S = 3
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OSError when the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was asked, close the connections and return."""
+    bridge = WsgiBridge(app, limits)
+    config = Config(
+        bridge,
+        http=GuardedConnection,
+        ws="none",
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        backlog=_BACKLOG,
+    )
+    host, port = sock.getsockname()[:2]
+    server = _NotifyingServer(config, lambda: notify_ready(f"REST on http://{host}:{port}"))
+    # uvicorn raises the signal again once it has ended, for a parent that wants to know; our exit code is 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    server.run(sockets=[sock])
+    bridge.close()
+
+
+class _NotifyingServer(Server):
+    def __init__(self, config: Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify_stopping()
+        await super().shutdown(sockets)

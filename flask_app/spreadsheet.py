@@ -1,0 +1,219 @@
+"""Tags as CSV: one line a tag, one column a field, `<protocol>.<field>` for its bindings.
+
+RFC 4180 with a header line. Read: UTF-8, with or without a byte order mark, comma or semicolon. A cell that a spreadsheet
+would take for a formula gets an apostrophe in front, which is taken off when the table comes back (OWASP, "CSV Injection").
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from werkzeug.exceptions import BadRequest
+
+from flask_app.bodies import parse_json
+from scada.errors import ConfigError, Conflict, Fault
+from scada.registry import PROTOCOLS
+from scada.schema import fields
+
+MAX_LINES = 200_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+Place = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: where its cells stand in a tag's document. `kind` is str, int, float, bool or dict (JSON in the cell)."""
+
+    name: str
+    place: Place
+    kind: type
+
+
+@cache
+def columns() -> tuple[Column, ...]:
+    """All columns in the order they are written."""
+    own = [
+        Column(name, (name,), str) for name in ("device", "name", "description", "data_type", "unit", "item", "term")
+    ]
+    own += [Column("deadband", ("deadband",), float), *_value_columns("", ())]
+    for protocol in PROTOCOLS.values():
+        base = ("bindings", protocol.name)
+        own.append(Column(f"{protocol.name}.direction", (*base, "direction"), str))
+        for field in fields(protocol.address):
+            kind = dict if field.many else str if issubclass(field.kind, StrEnum) else field.kind
+            own.append(Column(f"{protocol.name}.{field.name}", (*base, "address", field.name), kind))
+        own += _value_columns(f"{protocol.name}.", base)
+        own.append(Column(f"{protocol.name}.options", (*base, "options"), dict))
+    return tuple(own)
+
+
+def _value_columns(prefix: str, base: Place) -> list[Column]:
+    return [
+        Column(f"{prefix}gain", (*base, "scaling", "gain"), float),
+        Column(f"{prefix}offset", (*base, "scaling", "offset"), float),
+        Column(f"{prefix}low", (*base, "limits", "low"), float),
+        Column(f"{prefix}high", (*base, "limits", "high"), float),
+        Column(f"{prefix}action", (*base, "limits", "action"), str),
+    ]
+
+
+def write(tags: Iterable[Mapping[str, Any]], names: Mapping[str, Mapping[int, str]]) -> str:
+    """Tags as a table; `names` has the names behind device_id, item_id and term_id."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(column.name for column in columns())
+    for tag in tags:
+        whole = dict(tag, bindings={binding["protocol"]: binding for binding in tag["bindings"]})
+        whole |= {what.removesuffix("_id"): known.get(tag[what]) for what, known in names.items()}
+        writer.writerow(_cell(column, _get(whole, column.place)) for column in columns())
+    return out.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that was read: tags' documents, and the line each came from."""
+
+    documents: list[dict[str, Any]]
+    lines: list[int]
+
+    @contextmanager
+    def named_faults(self) -> Iterator[None]:
+        """Give the store's faults (`<index>.<field>`) the lines and columns of the table."""
+        try:
+            yield
+        except ConfigError as error:
+            kind = Conflict if isinstance(error, Conflict) else ConfigError
+            raise kind([self._named(fault) for fault in error.faults]) from error
+
+    def _named(self, fault: Fault) -> Fault:
+        index, _, rest = fault.field.partition(".")
+        if not index.isdigit():
+            return fault
+        parts = rest.split(".")
+        if parts[0] == "bindings" and len(parts) > 1:
+            binding = self.documents[int(index)]["bindings"][int(parts[1])]
+            parts = [binding["protocol"], *parts[2:]]
+        column = ".".join(part for part in parts if part not in ("address", "scaling", "limits"))
+        return Fault(f"line {self.lines[int(index)]}: {column}", fault.message)
+
+
+def read(raw: bytes) -> Table:
+    """The tags of a table; BadRequest when it is none, ConfigError with every cell that is wrong, by its line."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise BadRequest(f"not UTF-8: {exc}") from exc
+    if "\0" in text:
+        raise BadRequest("a text holds U+0000")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    table, faults = Table([], []), []
+    try:
+        header = _header(next(lines, []))
+        for cells in lines:
+            if not any(cells):
+                continue
+            if len(table.lines) == MAX_LINES:
+                raise BadRequest(f"more than {MAX_LINES} lines")
+            document, found = _document(header, cells)
+            faults += [Fault(f"line {lines.line_num}: {fault.field}", fault.message) for fault in found]
+            table.documents.append(document)
+            table.lines.append(lines.line_num)
+    except csv.Error as exc:
+        raise BadRequest(f"not CSV: line {lines.line_num}: {exc}") from exc
+    if faults:
+        raise ConfigError(faults)
+    return table
+
+
+def _header(cells: list[str]) -> list[Column]:
+    known = {column.name: column for column in columns()}
+    names = [cell.strip() for cell in cells]
+    faults = [Fault("line 1", f"unknown column {name[:64]!r}") for name in names if name not in known]
+    faults += [
+        Fault("line 1", f"column {name!r} stands twice") for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    faults += [Fault("line 1", f"column {name!r} is missing") for name in ("device", "name") if name not in names]
+    if faults:
+        raise ConfigError(faults)
+    return [known[name] for name in names]
+
+
+def _document(header: list[Column], cells: list[str]) -> tuple[dict[str, Any], list[Fault]]:
+    if len(cells) > len(header):
+        return {}, [Fault("", f"has {len(cells)} cells for {len(header)} columns")]
+    document: dict[str, Any] = {}
+    faults = []
+    for column, cell in zip(header, cells):  # noqa: B905 - a short line's cells are empty
+        if cell == "":
+            continue
+        try:
+            _put(document, column.place, _value(column, cell))
+        except ValueError as exc:
+            faults.append(Fault(column.name, str(exc)))
+    bindings = document.get("bindings", {})
+    for name, binding in bindings.items():
+        binding["protocol"] = name
+        binding.setdefault("direction", PROTOCOLS[name].directions[0].value)
+        binding.setdefault("address", {})
+    document["bindings"] = list(bindings.values())
+    return document, faults
+
+
+def _value(column: Column, cell: str) -> Any:
+    if column.kind is str:
+        return cell[1:] if cell[0] == "'" and cell[1:2] in ("'", *_FORMULA) else cell
+    text = cell.strip()
+    if column.kind is bool:
+        if text.lower() not in _TRUTH:
+            raise ValueError(f"must be true or false, not {text[:60]!r}")
+        return _TRUTH[text.lower()]
+    if column.kind is dict:
+        try:
+            return parse_json(text.removeprefix("'").encode())
+        except BadRequest as exc:
+            raise ValueError(str(exc.description)) from exc
+    number = "an integer" if column.kind is int else "a number"
+    try:
+        if len(text) > 40:
+            raise ValueError
+        return column.kind(text)
+    except ValueError:
+        raise ValueError(f"must be {number}, not {text[:60]!r}") from None
+
+
+def _cell(column: Column, value: Any) -> str:
+    if value is None:
+        return ""
+    if column.kind is dict:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)
+    return "'" + text if column.kind is str and text.startswith(("'", *_FORMULA)) else text
+
+
+def _get(document: Mapping[str, Any], place: Place) -> Any:
+    found: Any = document
+    for name in place:
+        if found is None:
+            return None
+        found = found.get(name)
+    return found
+
+
+def _put(document: dict[str, Any], place: Place, value: Any) -> None:
+    for name in place[:-1]:
+        document = document.setdefault(name, {})
+    document[place[-1]] = value
+
+
+def _delimiter(text: str) -> str:
+    head = text.split("\n", 1)[0]
+    return ";" if head.count(";") > head.count(",") else ","
