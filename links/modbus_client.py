@@ -85,8 +85,7 @@ class _Wire(TransactionManager):
 
     def __init__(self, params: CommParams, framer: FramerBase, transport: Transport) -> None:
         super().__init__(params, framer, 0, False, None, None, None)
-        self._is_datagram = transport is Transport.UDP
-        self._is_tcp = transport in (Transport.TCP, Transport.RTU_OVER_TCP)
+        self._transport = transport
         self._frames = FrameReader() if transport.has_transaction_ids else None
         self._unit_id = 0
         self._request: Request | None = None
@@ -102,7 +101,7 @@ class _Wire(TransactionManager):
             except asyncio.CancelledError:
                 self.loop.call_soon(transport.abort)
                 raise
-        if self._is_tcp:
+        if self._transport in (Transport.TCP, Transport.RTU_OVER_TCP):
             set_keepalive(transport.get_extra_info("socket"))
 
     def expect(self, unit_id: int, request: Request) -> None:
@@ -168,7 +167,7 @@ class _Wire(TransactionManager):
                 if frame.unit_id != self._unit_id:
                     raise ProtocolError(f"reply of unit {frame.unit_id}")
                 reply = reply or _Reply(frame.unit_id, frame.transaction, frame.pdu)
-        if self._is_datagram and not frames.is_between_frames:
+        if self._transport is Transport.UDP and not frames.is_between_frames:
             raise ProtocolError("datagram ends within a frame")
         return reply
 
@@ -240,27 +239,23 @@ class ModbusClient:
     async def read_registers(self, unit_id: int, table: Table, address: int, count: int) -> bytes:
         """`count` registers (1-125) of an input or holding register table: 2 * count bytes, big-endian as they came."""
         self._check(unit_id, address, count, MAX_READ_REGISTERS, not table.is_bits)
-        request = ReadRequest(_READ_FUNCTION[table], address, count)
-        if table is Table.HOLDING_REGISTER:
-            return await self._ask(
-                unit_id, request, lambda client: client.read_holding_registers(address, count=count, device_id=unit_id)
-            )
-        return await self._ask(
-            unit_id, request, lambda client: client.read_input_registers(address, count=count, device_id=unit_id)
-        )
+
+        def send(client: ModbusBaseClient) -> Awaitable[Any]:
+            holding = table is Table.HOLDING_REGISTER
+            read = client.read_holding_registers if holding else client.read_input_registers
+            return read(address, count=count, device_id=unit_id)
+
+        return await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
 
     async def read_bits(self, unit_id: int, table: Table, address: int, count: int) -> list[bool]:
         """`count` bits (1-2000) of a coil or discrete input table, without the padding of the last byte."""
         self._check(unit_id, address, count, MAX_READ_BITS, table.is_bits)
-        request = ReadRequest(_READ_FUNCTION[table], address, count)
-        if table is Table.COIL:
-            packed = await self._ask(
-                unit_id, request, lambda client: client.read_coils(address, count=count, device_id=unit_id)
-            )
-        else:
-            packed = await self._ask(
-                unit_id, request, lambda client: client.read_discrete_inputs(address, count=count, device_id=unit_id)
-            )
+
+        def send(client: ModbusBaseClient) -> Awaitable[Any]:
+            read = client.read_coils if table is Table.COIL else client.read_discrete_inputs
+            return read(address, count=count, device_id=unit_id)
+
+        packed = await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
         return [bool(packed[index >> 3] >> (index & 7) & 1) for index in range(count)]
 
     async def write_registers(self, unit_id: int, address: int, data: bytes, *, single: bool | None = None) -> None:
