@@ -54,10 +54,11 @@ def read_broker(env: Environment, folder: Path, host: str, port: int) -> BrokerS
 
 @dataclass(frozen=True, slots=True)
 class BrokerCommand:
-    """How to run the broker, and the words in its log that say that it serves."""
+    """How to run the broker, the words in its log that say that it serves, and those that mark its small talk."""
 
     command: tuple[str, ...]
     ready_text: str
+    hidden_text: str
 
 
 def prepare_broker(settings: BrokerSettings) -> BrokerCommand:
@@ -83,10 +84,9 @@ def prepare_broker(settings: BrokerSettings) -> BrokerCommand:
     except OSError as exc:
         raise ConfigError([Fault("TAGWIRE_DATA_DIR", f"cannot write {path}: {exc.strerror}")]) from exc
     if nats:
-        return BrokerCommand((str(nats), "-c", str(path)), "Server is ready")
-    return BrokerCommand(
-        (sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(path)), "Listener 'default' bind"
-    )
+        return BrokerCommand((str(nats), "-c", str(path)), "Server is ready", " [INF] ")
+    command = (sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(path))
+    return BrokerCommand(command, "Listener 'default' bind", " INFO - ")
 
 
 def find_nats_server() -> Path | None:

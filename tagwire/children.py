@@ -25,13 +25,15 @@ _PIPE_TIMEOUT_S = 1.0
 class Program:
     """What to run. It is ready when it says so (sd_notify), or when `ready_text` stands in its log.
 
-    `env` is added to our own environment. A program that `ends_last` is stopped when all others are gone.
+    `env` is added to our own environment. Lines with `hidden_text` in them are not shown. A program that `ends_last` is
+    stopped when all others are gone.
     """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     ready_text: str | None = None
+    hidden_text: str | None = None
     ends_last: bool = False
 
 
@@ -121,7 +123,8 @@ class Child:
         if self.program.ready_text is not None and self.program.ready_text in text:
             self.ready.set()
         self.last_lines.append(text)
-        self._on_line(text)
+        if self.program.hidden_text is None or self.program.hidden_text not in text:
+            self._on_line(text)
 
 
 @contextmanager

@@ -144,7 +144,15 @@ def plan(settings: UpSettings, names: Sequence[str]) -> list[Program]:
         if name == BROKER:
             assert settings.broker is not None
             broker = prepare_broker(settings.broker)
-            programs.append(Program(name, broker.command, ready_text=broker.ready_text, ends_last=True))
+            programs.append(
+                Program(
+                    name,
+                    broker.command,
+                    ready_text=broker.ready_text,
+                    hidden_text=broker.hidden_text,
+                    ends_last=True,
+                )
+            )
         elif name == DEMO:
             programs.append(Program(name, (sys.executable, "-m", "tagwire", "demo"), env))
         else:
