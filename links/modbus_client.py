@@ -157,17 +157,14 @@ class _Wire(TransactionManager):
     def _find_mbap(self, data: bytes, frames: FrameReader) -> _Reply | None:
         """Frames of other transactions are discarded, and reading goes on (Guide 4.4.1.3)."""
         reply = None
-        while data:
-            room = len(frames.room())
-            frames.feed(data[:room])
-            data = data[room:]
-            while (frame := frames.next_frame()) is not None:
-                if self._request is None or frame.transaction != self.request_transaction_id:
-                    continue
-                if frame.unit_id != self._unit_id:
-                    raise ProtocolError(f"reply of unit {frame.unit_id}")
-                reply = reply or _Reply(frame.unit_id, frame.transaction, frame.pdu)
-        if self._transport is Transport.UDP and not frames.is_between_frames:
+        frames.feed(data)
+        while (frame := frames.next_frame()) is not None:
+            if self._request is None or frame.transaction != self.request_transaction_id:
+                continue
+            if frame.unit_id != self._unit_id:
+                raise ProtocolError(f"reply of unit {frame.unit_id}")
+            reply = reply or _Reply(frame.unit_id, frame.transaction, frame.pdu)
+        if self._transport is Transport.UDP and frames.waiting:
             raise ProtocolError("datagram ends within a frame")
         return reply
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from links.modbus_listener import Answer, ModbusListener, Peer
+from links.modbus_connection import Answer, Peer
+from links.modbus_listener import ModbusListener
 from links.notify import notify_ready, notify_stopping
 from modbus_server.answers import Answers, Right
 from modbus_server.client_role import role_in

@@ -76,48 +76,54 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
 class Image:
     """The tables of one unit. An address outside its map raises DeviceRefused with code 2 and changes nothing."""
 
-    __slots__ = ("_base", "_memory", "_spans", "unit_map")
+    __slots__ = ("_memory", "_tables", "unit_map")
 
     def __init__(self, memory: Memory, unit_map: UnitMap | None = None, offset: int = 0) -> None:
         """Use IMAGE_SIZE bytes of `memory` from `offset`; without a map every address exists."""
         self.unit_map = unit_map or UnitMap.whole()
         self._memory = memory
-        self._base = {table: offset + at for table, at in OFFSETS.items()}
-        self._spans: dict[Table, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for table in Table:
-            merged = merge(self.unit_map.spans.get(table, ()))
-            self._spans[table] = tuple(span.first for span in merged), tuple(span.last + 1 for span in merged)
+        # For each table: where it begins, then the first address and the end of each of its spans.
+        self._tables: dict[Table, tuple[int, tuple[int, ...], tuple[int, ...]]] = {}
+        for table, at in OFFSETS.items():
+            spans = merge(self.unit_map.spans.get(table, ()))
+            self._tables[table] = offset + at, tuple(s.first for s in spans), tuple(s.last + 1 for s in spans)
 
     def check(self, table: Table, address: int, count: int) -> None:
         """DeviceRefused (code 2) unless `count` addresses from `address` are all mapped."""
-        firsts, ends = self._spans[table]
-        at = bisect_right(firsts, address) - 1
-        if at < 0 or address + count > ends[at]:
+        _, firsts, ends = self._tables[table]
+        span = bisect_right(firsts, address) - 1
+        if span < 0 or address + count > ends[span]:
             raise _outside(table, address, count)
 
     def read_registers(self, table: Table, address: int, count: int) -> bytes:
         """`count` registers, two bytes each, big-endian."""
-        self.check(table, address, count)
-        at = self._base[table] + 2 * address
+        base, firsts, ends = self._tables[table]
+        span = bisect_right(firsts, address) - 1
+        if span < 0 or address + count > ends[span]:
+            raise _outside(table, address, count)
+        at = base + 2 * address
         return self._memory[at : at + 2 * count]
 
     def write_registers(self, table: Table, address: int, data: bytes) -> None:
         """Replace len(data) / 2 registers by big-endian bytes."""
-        self.check(table, address, len(data) // 2)
-        at = self._base[table] + 2 * address
+        base, firsts, ends = self._tables[table]
+        span = bisect_right(firsts, address) - 1
+        if span < 0 or address + len(data) // 2 > ends[span]:
+            raise _outside(table, address, len(data) // 2)
+        at = base + 2 * address
         self._memory[at : at + len(data)] = data
 
     def read_bits(self, table: Table, address: int, count: int) -> bytes:
         """`count` bits, packed: the lowest address in the lowest bit of the first byte, filled up with zeros."""
         self.check(table, address, count)
-        start, shift = self._base[table] + address // 8, address % 8
+        start, shift = self._tables[table][0] + address // 8, address % 8
         bits = int.from_bytes(self._memory[start : start + packed_size(shift + count)], "little") >> shift
         return (bits & ((1 << count) - 1)).to_bytes(packed_size(count), "little")
 
     def write_bits(self, table: Table, address: int, count: int, data: bytes) -> None:
         """Replace `count` bits by the packed bits in `data`; what its last byte has beyond them is ignored."""
         self.check(table, address, count)
-        start, shift = self._base[table] + address // 8, address % 8
+        start, shift = self._tables[table][0] + address // 8, address % 8
         size = packed_size(shift + count)
         mask = ((1 << count) - 1) << shift
         old = int.from_bytes(self._memory[start : start + size], "little")

@@ -95,7 +95,10 @@ class ReadWriteRequest(NamedTuple):
 
 Request = ReadRequest | WriteRequest | MaskWriteRequest | ReadWriteRequest
 
+_new = tuple.__new__  # half the cost of calling the class, and a server does this for every request
+
 _HEAD = struct.Struct(">BHH")
+_HEAD_SIZE = _HEAD.size
 _WRITE_HEAD = struct.Struct(">BHHB")
 _MASK = struct.Struct(">BHHH")
 _READ_WRITE_HEAD = struct.Struct(">BHHHHB")
@@ -123,10 +126,9 @@ def _illegal_value(message: str) -> DeviceRefused:
     return refuse(ExceptionCode.ILLEGAL_DATA_VALUE, message)
 
 
-def _expect_length(pdu: bytes, size: int) -> None:
+def _wrong_length(pdu: bytes, size: int) -> DeviceRefused:
     # APS 7, code 3: also for a request whose structure is at fault, such as an implied length that is not the real one.
-    if len(pdu) != size:
-        raise _illegal_value(f"function {pdu[0]}: {len(pdu)} bytes instead of {size}")
+    return _illegal_value(f"function {pdu[0]}: {len(pdu)} bytes instead of {size}")
 
 
 # --- one function's request: decode, then encode ---
@@ -134,11 +136,12 @@ def _expect_length(pdu: bytes, size: int) -> None:
 
 def decode_read_request(pdu: bytes) -> ReadRequest:
     """Functions 1 to 4 (APS 6.1-6.4)."""
-    _expect_length(pdu, _HEAD.size)
+    if len(pdu) != _HEAD_SIZE:
+        raise _wrong_length(pdu, _HEAD_SIZE)
     function, address, count = _HEAD.unpack(pdu)
     if not 1 <= count <= _READ_LIMIT[function]:
         raise _illegal_value(f"function {function}: quantity {count} is not within 1-{_READ_LIMIT[function]}")
-    return ReadRequest(function, address, count)
+    return _new(ReadRequest, (function, address, count))
 
 
 def _encode_read_request(request: ReadRequest) -> bytes:
@@ -147,7 +150,8 @@ def _encode_read_request(request: ReadRequest) -> bytes:
 
 def decode_write_coil_request(pdu: bytes) -> WriteRequest:
     """Function 5 (APS 6.5)."""
-    _expect_length(pdu, _HEAD.size)
+    if len(pdu) != _HEAD_SIZE:
+        raise _wrong_length(pdu, _HEAD_SIZE)
     function, address, value = _HEAD.unpack(pdu)
     if value not in (COIL_ON, COIL_OFF):
         raise _illegal_value(f"function {function}: value {value:#06x} is neither on nor off")
@@ -160,7 +164,8 @@ def _encode_write_coil(request: WriteRequest) -> bytes:
 
 def decode_write_register_request(pdu: bytes) -> WriteRequest:
     """Function 6 (APS 6.6): every 16-bit value is legal."""
-    _expect_length(pdu, _HEAD.size)
+    if len(pdu) != _HEAD_SIZE:
+        raise _wrong_length(pdu, _HEAD_SIZE)
     function, address, _ = _HEAD.unpack(pdu)
     return WriteRequest(function, address, 1, pdu[3:])
 
@@ -171,28 +176,24 @@ def _encode_write_register(request: WriteRequest) -> bytes:
 
 def decode_write_coils_request(pdu: bytes) -> WriteRequest:
     """Function 15 (APS 6.11)."""
-    function, address, count, data = _split_write(pdu)
-    if not 1 <= count <= MAX_WRITE_BITS or len(data) != packed_size(count):
-        raise _illegal_value(f"function {function}: quantity {count} with {len(data)} bytes")
-    return WriteRequest(function, address, count, data)
+    size = len(pdu) - _WRITE_HEAD.size
+    if size < 0:
+        raise _illegal_value(f"function {pdu[0]}: {len(pdu)} bytes are too few")
+    function, address, quantity, byte_count = _WRITE_HEAD.unpack_from(pdu)
+    if not 1 <= quantity <= MAX_WRITE_BITS or not packed_size(quantity) == byte_count == size:
+        raise _illegal_value(f"function {function}: quantity {quantity}, byte count {byte_count} with {size} bytes")
+    return _new(WriteRequest, (function, address, quantity, pdu[_WRITE_HEAD.size :]))
 
 
 def decode_write_registers_request(pdu: bytes) -> WriteRequest:
     """Function 16 (APS 6.12)."""
-    function, address, count, data = _split_write(pdu)
-    if not 1 <= count <= MAX_WRITE_REGISTERS or len(data) != 2 * count:
-        raise _illegal_value(f"function {function}: quantity {count} with {len(data)} bytes")
-    return WriteRequest(function, address, count, data)
-
-
-def _split_write(pdu: bytes) -> tuple[int, int, int, bytes]:
-    if len(pdu) < _WRITE_HEAD.size:
+    size = len(pdu) - _WRITE_HEAD.size
+    if size < 0:
         raise _illegal_value(f"function {pdu[0]}: {len(pdu)} bytes are too few")
-    function, address, count, byte_count = _WRITE_HEAD.unpack_from(pdu)
-    data = pdu[_WRITE_HEAD.size :]
-    if len(data) != byte_count:
-        raise _illegal_value(f"function {function}: byte count {byte_count} with {len(data)} bytes")
-    return function, address, count, data
+    function, address, quantity, byte_count = _WRITE_HEAD.unpack_from(pdu)
+    if not 1 <= quantity <= MAX_WRITE_REGISTERS or not 2 * quantity == byte_count == size:
+        raise _illegal_value(f"function {function}: quantity {quantity}, byte count {byte_count} with {size} bytes")
+    return _new(WriteRequest, (function, address, quantity, pdu[_WRITE_HEAD.size :]))
 
 
 def _encode_write_many(request: WriteRequest) -> bytes:
@@ -201,7 +202,8 @@ def _encode_write_many(request: WriteRequest) -> bytes:
 
 def decode_mask_write_request(pdu: bytes) -> MaskWriteRequest:
     """Function 22 (APS 6.16): every mask is legal."""
-    _expect_length(pdu, _MASK.size)
+    if len(pdu) != _MASK.size:
+        raise _wrong_length(pdu, _MASK.size)
     function, address, and_mask, or_mask = _MASK.unpack(pdu)
     return MaskWriteRequest(address, and_mask, or_mask, function)
 
