@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import click
 
-from links.environment import exit_on_config_error
+from links.environment import EXIT_CONFIG, exit_on_config_error
+from scada.errors import ConfigError
 
 _COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -45,13 +46,16 @@ def up(only: str | None, demo: bool) -> None:
     """Start the broker and every program, and keep them running until Ctrl-C."""
     from tagwire.up import run_up
 
-    sys.exit(run_up(only, demo))
+    sys.exit(exit_on_config_error(run_up)(only, demo))
 
 
-@exit_on_config_error
 def main() -> None:
-    """The console script."""
-    cli(prog_name="tagwire")
+    """The console script. Exit code 2: what was asked for cannot be; 1: it could not be done now."""
+    try:
+        cli(prog_name="tagwire")
+    except ConfigError as exc:
+        print("\n".join(["Not done:", *(f"  {fault}" for fault in exc.faults)]), file=sys.stderr, flush=True)
+        sys.exit(EXIT_CONFIG)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ _MAX_PAYLOAD = 4 * 1024 * 1024
 class BrokerSettings:
     """What the embedded broker is told. `client_port` is the NATS protocol's, on loopback (-1: any free one).
 
-    `sync_interval_s` is how much the broker may lose when the machine loses power; a kill of the broker alone loses nothing.
+    `max_ack_pending` 50 leaves room for 1,310 subscriptions (device topics) in a session. `sync_interval_s` is how much
+    the broker may lose when the machine loses power; a kill of the broker alone loses nothing.
     """
 
     folder: Path
@@ -33,7 +34,7 @@ class BrokerSettings:
     client_port: int = -1
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    max_ack_pending: int = 1000
+    max_ack_pending: int = 50
     ack_wait_s: int = 30
     sync_interval_s: int = 10
 
@@ -46,7 +47,7 @@ def read_broker(env: Environment, folder: Path, host: str, port: int) -> BrokerS
         port=port,
         username=env.raw("MQTT_USERNAME") or None,
         password=env.raw("MQTT_PASSWORD") or None,
-        max_ack_pending=env.int("TAGWIRE_BROKER_MAX_ACK_PENDING", 1000, validate=check.Range(min=1, max=65535)),
+        max_ack_pending=env.int("TAGWIRE_BROKER_MAX_ACK_PENDING", 50, validate=check.Range(min=1, max=65535)),
         ack_wait_s=env.int("TAGWIRE_BROKER_ACK_WAIT_S", 30, validate=check.Range(min=1, max=3600)),
         sync_interval_s=env.int("TAGWIRE_BROKER_SYNC_S", 10, validate=check.Range(min=1, max=3600)),
     )
@@ -84,7 +85,7 @@ def prepare_broker(settings: BrokerSettings) -> BrokerCommand:
     except OSError as exc:
         raise ConfigError([Fault("TAGWIRE_DATA_DIR", f"cannot write {path}: {exc.strerror}")]) from exc
     if nats:
-        return BrokerCommand((str(nats), "-c", str(path)), "Server is ready", " [INF] ")
+        return BrokerCommand((str(nats), "-c", str(path)), "Server is ready", " [INF]")
     command = (sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(path))
     return BrokerCommand(command, "Listener 'default' bind", " INFO - ")
 

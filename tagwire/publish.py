@@ -1,6 +1,7 @@
 """`tagwire publish`: one MQTT message, sent and confirmed."""
 
 import asyncio
+import logging
 import sys
 
 import click
@@ -29,6 +30,8 @@ def publish(topic: str, payload: str, retain: bool, qos: int, timeout_s: float) 
     settings = read_mqtt(env)
     seal(env)
     data = sys.stdin.buffer.read() if payload == "-" else payload.encode()
+    # What the link would log is in the error already.
+    logging.getLogger("links").addHandler(logging.NullHandler())
     try:
         asyncio.run(publish_once(settings, topic, data, qos=qos, retain=retain, timeout_s=timeout_s))
     except LinkError as exc:

@@ -203,7 +203,7 @@ def ready_table(settings: UpSettings, names: Sequence[str], terminal: bool) -> s
     if "flask_app" in names:
         flask_app = at["flask_app"]
         url = f"http://{_bracketed(_reachable(flask_app.host))}:{flask_app.port}"
-        rows += [("REST API", f"{url}/api/v1"), ("API reference, try it out", f"{url}/")]
+        rows += [("REST API", f"{url}/api/v1"), ("API reference, try it out", f"{url}/docs/")]
     if "modbus_server" in names:
         rows.append(("Modbus TCP", str(at["modbus_server"])))
     if BROKER in names:
