@@ -17,9 +17,6 @@ from scada.errors import ProtocolError
 from scada.modbus.limits import MAX_ADU
 from scada.modbus.mbap import FrameReader, encode_frame
 
-Answer = Callable[[int, bytes], bytes | None]
-"""Unit id and request PDU to response PDU, None for silence. Called on the loop, must not block."""
-
 _READ_BYTES = 4 * MAX_ADU  # at most 86 of the usual 12-byte requests
 _HIGH_WATER_BYTES = (
     16 * 1024
@@ -33,6 +30,16 @@ class Peer:
 
     host: str
     certificate: bytes | None = None
+
+
+class Answer(Protocol):
+    """What a client is answered. Called on the loop, must not block."""
+
+    def __call__(self, unit_id: int, pdu: bytes) -> bytes | None:
+        """The response PDU to a request PDU, None for silence."""
+
+    def repeat(self, frame: bytes) -> bytes | None:
+        """The whole answering frame, if these bytes are one whole frame as it was answered before. None: take the long way."""
 
 
 class Pool(Protocol):
@@ -72,27 +79,34 @@ class Connection(ABC):
 
     def _respond(self, data: bytes) -> bytes:
         """The answers to all that is whole now that `data` came. Sets `_broken` where they end in nonsense."""
-        reader, answer = self._reader, self._answer
+        answer = self._answer
         if self._ending or answer is None:
-            # No answer could leave any more, so nothing may be executed.
-            reader.clear()
-            return b""
-        reader.feed(data)
-        answers: list[bytes] = []
-        try:
-            while (frame := reader.next_frame()) is not None:
-                transaction, unit_id, pdu = frame
-                response = answer(unit_id, pdu)
-                if response is not None:
-                    answers.append(encode_frame(transaction, unit_id, response))
+            return b""  # no answer could leave any more, so nothing may be executed
+        if not self._reader.waiting:
+            again = answer.repeat(data)
+            if again is not None:
                 self.last_s = self._time()
                 self._touch(self)
-                if not reader.waiting:
-                    break
+                return again
+        return self._respond_to_all(data, answer)
+
+    def _respond_to_all(self, data: bytes, answer: Answer) -> bytes:
+        answers: list[bytes] = []
+        heard = False
+        self._reader.feed(data)
+        try:
+            while (frame := self._reader.next_frame()) is not None:
+                heard = True
+                response = answer(frame.unit_id, frame.pdu)
+                if response is not None:
+                    answers.append(encode_frame(frame.transaction, frame.unit_id, response))
         except ProtocolError as exc:
             self._ending = self._broken = True
             self._pool.broke(self._host, str(exc))
-        return answers[0] if len(answers) == 1 else b"".join(answers)
+        if heard:
+            self.last_s = self._time()
+            self._touch(self)
+        return b"".join(answers)
 
     @abstractmethod
     def shed(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
+from modbus_server.plans import PLAN_KEY, PLANNED, Plan, make_plan
 from scada.errors import DeviceRefused
 from scada.modbus.identification import answer_identification
 from scada.modbus.image import Image
@@ -40,6 +41,8 @@ class UnknownUnit(StrEnum):
     EXCEPTION = "exception"
     SILENCE = "silence"
 
+
+_MAX_PLANS = 4096  # about 2 MB; somebody who asks for everything once must not fill the memory
 
 _HOLDING: Final = Table.HOLDING_REGISTER
 
@@ -123,7 +126,7 @@ class Answers:
     A function outside the right is answered with exception 1, as if it did not exist (Security 8.3 asks for this code).
     """
 
-    __slots__ = ("_handlers", "_images", "_unknown_unit")
+    __slots__ = ("_handlers", "_images", "_plans", "_unknown_unit")
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Answers:
         """`identity`: see answer_identification."""
         self._images = tuple(units.get(unit_id) for unit_id in range(MAX_UNIT_ID + 1))
         self._unknown_unit = unknown_unit
+        self._plans: dict[bytes, Plan] = {}
         self._handlers: dict[int, Handler] = {}
         if right is not Right.NONE:
             self._handlers |= _READERS
@@ -154,6 +158,21 @@ class Answers:
         if handler is None:
             return encode_exception(pdu[0], ExceptionCode.ILLEGAL_FUNCTION)
         try:
-            return handler(image, pdu)
+            response = handler(image, pdu)
         except DeviceRefused as refusal:
             return encode_exception(pdu[0], refusal.code)
+        if pdu[0] in PLANNED:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            key, plan = make_plan(unit_id, pdu, image)
+            self._plans[key] = plan
+        return response
+
+    def repeat(self, frame: bytes) -> bytes | None:
+        """The answering frame to one whole frame like one that was answered before; None for anything else.
+
+        Clients ask for the same registers, and write the same block, again and again. Such a request was checked when it came
+        for the first time, and nothing that was checked can change.
+        """
+        plan = self._plans.get(frame[PLAN_KEY])
+        return None if plan is None else plan(frame)

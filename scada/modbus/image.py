@@ -76,12 +76,12 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
 class Image:
     """The tables of one unit. An address outside its map raises DeviceRefused with code 2 and changes nothing."""
 
-    __slots__ = ("_memory", "_tables", "unit_map")
+    __slots__ = ("_tables", "memory", "unit_map")
 
     def __init__(self, memory: Memory, unit_map: UnitMap | None = None, offset: int = 0) -> None:
         """Use IMAGE_SIZE bytes of `memory` from `offset`; without a map every address exists."""
         self.unit_map = unit_map or UnitMap.whole()
-        self._memory = memory
+        self.memory = memory
         # For each table: where it begins, then the first address and the end of each of its spans.
         self._tables: dict[Table, tuple[int, tuple[int, ...], tuple[int, ...]]] = {}
         for table, at in OFFSETS.items():
@@ -95,29 +95,28 @@ class Image:
         if span < 0 or address + count > ends[span]:
             raise _outside(table, address, count)
 
-    def read_registers(self, table: Table, address: int, count: int) -> bytes:
-        """`count` registers, two bytes each, big-endian."""
+    def registers(self, table: Table, address: int, count: int) -> slice:
+        """The part of `memory` that holds `count` registers: what may be kept, once it was checked, and used many times."""
         base, firsts, ends = self._tables[table]
         span = bisect_right(firsts, address) - 1
         if span < 0 or address + count > ends[span]:
             raise _outside(table, address, count)
         at = base + 2 * address
-        return self._memory[at : at + 2 * count]
+        return slice(at, at + 2 * count)
+
+    def read_registers(self, table: Table, address: int, count: int) -> bytes:
+        """`count` registers, two bytes each, big-endian."""
+        return self.memory[self.registers(table, address, count)]
 
     def write_registers(self, table: Table, address: int, data: bytes) -> None:
         """Replace len(data) / 2 registers by big-endian bytes."""
-        base, firsts, ends = self._tables[table]
-        span = bisect_right(firsts, address) - 1
-        if span < 0 or address + len(data) // 2 > ends[span]:
-            raise _outside(table, address, len(data) // 2)
-        at = base + 2 * address
-        self._memory[at : at + len(data)] = data
+        self.memory[self.registers(table, address, len(data) // 2)] = data
 
     def read_bits(self, table: Table, address: int, count: int) -> bytes:
         """`count` bits, packed: the lowest address in the lowest bit of the first byte, filled up with zeros."""
         self.check(table, address, count)
         start, shift = self._tables[table][0] + address // 8, address % 8
-        bits = int.from_bytes(self._memory[start : start + packed_size(shift + count)], "little") >> shift
+        bits = int.from_bytes(self.memory[start : start + packed_size(shift + count)], "little") >> shift
         return (bits & ((1 << count) - 1)).to_bytes(packed_size(count), "little")
 
     def write_bits(self, table: Table, address: int, count: int, data: bytes) -> None:
@@ -126,9 +125,9 @@ class Image:
         start, shift = self._tables[table][0] + address // 8, address % 8
         size = packed_size(shift + count)
         mask = ((1 << count) - 1) << shift
-        old = int.from_bytes(self._memory[start : start + size], "little")
+        old = int.from_bytes(self.memory[start : start + size], "little")
         new = int.from_bytes(data, "little") << shift & mask
-        self._memory[start : start + size] = (old & ~mask | new).to_bytes(size, "little")
+        self.memory[start : start + size] = (old & ~mask | new).to_bytes(size, "little")
 
 
 def _outside(table: Table, address: int, count: int) -> DeviceRefused:

@@ -47,10 +47,6 @@ class FrameReader:
         self._at = 0
         self.waiting = len(self._data)
 
-    def clear(self) -> None:
-        """Forget what was fed and not yet taken."""
-        self.waiting = 0
-
     def next_frame(self) -> Frame | None:
         """The next whole frame, or None when more bytes are needed.
 
