@@ -18,6 +18,8 @@ from storage.models import NAME_LENGTH
 Document = Mapping[str, Any]
 Row = dict[str, Any]
 Record = TypeVar("Record")
+# Stands for a document that was none: its fault is listed once, and nothing is said to be missing in it.
+_NOT_AN_OBJECT: Row = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +205,13 @@ class Reader:
     def binding(self, document: object, path: str = "") -> BindingDraft | None:
         own, rest = self._split(document, {"address", "options"}, {"id", "tag_id", "revision"}, path)
         record = self._record(BindingFields, own, path)
+        name = own.get("protocol")
+        if not isinstance(name, str):
+            return None  # the record's parser has said so
         try:
-            kind = protocol(own.get("protocol"), join(path, "protocol"))
+            kind = protocol(name, join(path, "protocol"))
         except ConfigError as error:
-            if record is not None or "protocol" in own:
-                self.faults.extend(error.faults)
+            self.faults.extend(error.faults)
             return None
         address: Any = self._record(kind.address, rest.get("address", {}), join(path, "address"))
         given = rest.get("options")
@@ -225,7 +229,7 @@ class Reader:
 
     def _record(self, kind: type[Record], data: object, path: str) -> Record | None:
         try:
-            return parse(kind, data, path)
+            return None if data is _NOT_AN_OBJECT else parse(kind, data, path)
         except ConfigError as error:
             self.faults.extend(error.faults)
             return None
@@ -233,6 +237,8 @@ class Reader:
     def _split(self, document: object, nested: set[str], ignored: set[str], path: str) -> tuple[Row, Row]:
         """The fields of a record's own, and those for others. What the store itself gives out (ids) may come back, unread."""
         whole = self._object(document, path)
+        if whole is _NOT_AN_OBJECT:
+            return _NOT_AN_OBJECT, {}
         own = {name: value for name, value in whole.items() if name not in nested and name not in ignored}
         return own, {name: whole[name] for name in nested if name in whole}
 
@@ -240,7 +246,7 @@ class Reader:
         if isinstance(document, Mapping):
             return document
         self.faults.append(Fault(path, "must be an object"))
-        return {}
+        return _NOT_AN_OBJECT
 
     def _each(self, rest: Row, name: str, path: str, read: Any) -> list[Any] | None:
         if name not in rest:

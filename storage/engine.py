@@ -97,8 +97,8 @@ def _sqlite(url: URL) -> Engine:
             url.set(database=str(path)), creator=_creator(path), pool_timeout=BUSY_TIMEOUT_S, **codec
         )
         event.listen(engine, "connect", _set_up)
-        _watch(engine, path)
         _make_file(path)
+        _watch(engine, path)
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -143,17 +143,16 @@ def _watch(engine: Engine, path: Path) -> None:
             return None
         return found.st_dev, found.st_ino
 
-    def remember(connection: sqlite3.Connection, record: Any) -> None:
-        record.info["file"] = identity()
+    opened = identity()
 
     def compare(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
         found = identity()
         if found is None:
             raise LinkError("database: its file was deleted")
-        if found != record.info["file"]:
-            raise sql.DisconnectionError("the file was replaced")
+        if found != opened:
+            # Not followed: SQLite would mix what stands in the old file's -wal into the new one.
+            raise LinkError("database: its file was replaced while programs had it open; stop them all, then start again")
 
-    event.listen(engine, "connect", remember)
     event.listen(engine, "checkout", compare)
 
 

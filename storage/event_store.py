@@ -70,7 +70,7 @@ class RejectLog:
     def counts(self) -> dict[str, int]:
         """How often each code occurred since the database was made."""
         with reading(self.engine) as connection:
-            return dict(connection.execute(select(COUNT.c.code, COUNT.c.count)).tuples().all())
+            return dict(connection.execute(select(COUNT.c.code, COUNT.c.count)).all())
 
 
 def _cut(reject: RejectRow) -> Row:

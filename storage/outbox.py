@@ -83,7 +83,7 @@ class Outbox:
         """All rows, in the order they came."""
         query = select(OUTBOX.c.id, OUTBOX.c.binding_id, OUTBOX.c.value, OUTBOX.c.time_ms).order_by(OUTBOX.c.id)
         with reading(self.engine) as connection:
-            found = connection.execute(query).tuples()
+            found = connection.execute(query)
             return [OutboxRow(row_id, binding_id, value["v"], time_ms) for row_id, binding_id, value, time_ms in found]
 
 

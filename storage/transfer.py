@@ -60,7 +60,7 @@ class TransferStore:
             raise ConfigError([Fault("mode", f"must be one of {', '.join(MODES)}, not {mode!r:.60}")])
         items, devices = _read(document)
         with changing(self.engine, who, dry_run=dry_run) as change:
-            before = change.connection.execute(select(DEVICE.c.name, DEVICE.c.id)).tuples().all()
+            before = change.connection.execute(select(DEVICE.c.name, DEVICE.c.id)).all()
             stored = dict(before)
             if MODES[mode] is Mode.REPLACE:
                 named = {draft.row["name"] for draft in devices}

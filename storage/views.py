@@ -75,7 +75,7 @@ def binding_documents(connection: Connection, bindings: Sequence[Row]) -> list[R
     """Bindings, with the unit ids that they take from their tags' terms."""
     term_of: dict[int, int | None] = {}
     for ids in chunks({row["tag_id"] for row in bindings}):
-        term_of.update(connection.execute(select(TAG.c.id, TAG.c.term_id).where(TAG.c.id.in_(ids))).tuples().all())
+        term_of.update(connection.execute(select(TAG.c.id, TAG.c.term_id).where(TAG.c.id.in_(ids))).all())
     terms = term_settings(connection, set(term_of.values()))
     return [shapes.binding_document(row, terms.get(term_of[row["tag_id"]])) for row in bindings]
 
@@ -84,7 +84,7 @@ def term_settings(connection: Connection, term_ids: set[int | None]) -> dict[int
     """The settings of the terms with these ids."""
     result: dict[int | None, Row] = {}
     for ids in chunks(each for each in term_ids if each is not None):
-        result.update(connection.execute(select(TERM.c.id, TERM.c.settings).where(TERM.c.id.in_(ids))).tuples().all())
+        result.update(connection.execute(select(TERM.c.id, TERM.c.settings).where(TERM.c.id.in_(ids))).all())
     return result
 
 
@@ -92,7 +92,7 @@ def item_types(connection: Connection, item_ids: set[int | None]) -> dict[int | 
     """The data types of the items with these ids."""
     result: dict[int | None, str] = {}
     for ids in chunks(each for each in item_ids if each is not None):
-        result.update(connection.execute(select(ITEM.c.id, ITEM.c.data_type).where(ITEM.c.id.in_(ids))).tuples().all())
+        result.update(connection.execute(select(ITEM.c.id, ITEM.c.data_type).where(ITEM.c.id.in_(ids))).all())
     return result
 
 
