@@ -1,7 +1,7 @@
 """The least a subscriber can do: paho on the same event loop, QoS 1, every message acknowledged by paho and counted.
 
-`python -m bench.peers.bare_subscriber PORT CLIENT_ID COUNT` prints "ready", then, after COUNT messages, the seconds from the first.
-With COUNT 0 it makes its persistent session, subscribes and leaves.
+`python -m bench.peers.bare_subscriber PORT CLIENT_ID COUNT` prints "ready", then, after COUNT messages, the seconds since the
+first. With COUNT 0 it makes its persistent session, subscribes and leaves.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ async def run(port: int, client_id: str, count: int) -> None:
                 return
 
     client.on_message = on_message
+    client.on_socket_register_write = lambda *_: loop.call_soon(client.loop_write)
     client.on_connect = lambda *_: client.subscribe("bench/#", 1)
     client.on_subscribe = lambda *_: subscribed.set()
     client.connect("127.0.0.1", port)

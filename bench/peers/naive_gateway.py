@@ -1,7 +1,7 @@
 """The gateway as it is often written first: for each message a new database session and a new Modbus connection.
 
-`python -m bench.peers.naive_gateway MQTT_PORT MODBUS_PORT DATABASE_URI COUNT` prints "ready", then, after COUNT messages, the seconds
-from the first. paho's own thread, SQLAlchemy's ORM, the Modbus library's blocking client.
+`python -m bench.peers.naive_gateway MQTT_PORT MODBUS_PORT DATABASE_URI COUNT` prints "ready", then, after COUNT messages, the
+seconds since the first. paho's own thread, SQLAlchemy's ORM, the Modbus library's blocking client.
 """
 
 import json
