@@ -1,15 +1,26 @@
-"""Source time stamps: text or number to UTC milliseconds."""
+"""The time a message carries, in whatever form, to UTC milliseconds since 1970."""
 
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from scada.values import BadValue, RejectCode
+from scada.values import TYPE_NAMES, BadValue, RejectCode
+
+LAST_TIME_MS = 7_258_118_400_000  # 2200-01-01T00:00:00Z; from 1970 to here a time is plausible
+FIRST_AUTO_MS = 10_000_000_000
+"""From here on a number in AUTO is milliseconds (26 April 1970), below it seconds (up to 2286)."""
 
 
 class TimeFormat(StrEnum):
-    """How a device writes its time. `auto`: text is ISO 8601, a number is seconds below EPOCH_MS_FROM and milliseconds above."""
+    """How a time is written.
+
+    EPOCH_S and EPOCH_MS: a number since 1970-01-01T00:00:00Z. ISO8601: text, a date and a time of day to the minute or finer,
+    extended (2026-11-21T04:44:21.5+01:00) or basic (20261121T044421Z), with T or one space between; without an offset it is
+    UTC, whatever the zone of the machine, so that no hour is missing or twice when clocks change. AUTO: text is ISO 8601, a
+    number is seconds below FIRST_AUTO_MS and milliseconds from there.
+    """
 
     AUTO = "auto"
     EPOCH_S = "epoch_s"
@@ -17,65 +28,79 @@ class TimeFormat(StrEnum):
     ISO8601 = "iso8601"
 
 
-EPOCH_MS_FROM = 100_000_000_000
-"""As seconds this is the year 5138, as milliseconds March 1973: no plant's time is ambiguous."""
+def compile_time(fmt: TimeFormat) -> Callable[[Any], int]:
+    """The function from a JSON value to UTC milliseconds 0..LAST_TIME_MS; it raises BadValue (BAD_TIME) for all else.
 
-LATEST_MS = 7_258_118_400_000
-"""2200-01-01: what is later is a broken clock or a wrong format."""
+    Fractions of a millisecond of a number are rounded, those of a text cut. Numbers in quotes are no numbers.
+    """
+    return _READERS[fmt]
 
 
-def compile_time(time_format: TimeFormat) -> Callable[[Any], int]:
-    """A function from a JSON value to UTC milliseconds since 1970; it raises BadValue (BAD_TIME)."""
-    return {
-        TimeFormat.AUTO: _auto,
-        TimeFormat.EPOCH_S: _epoch_s,
-        TimeFormat.EPOCH_MS: _epoch_ms,
-        TimeFormat.ISO8601: _iso8601,
-    }[time_format]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+# datetime.fromisoformat takes any character between date and time, bare dates and, by version, 24:00: so the form is ours
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d(:\d\d([.,]\d{1,9})?)?|\d{8}[Tt]([01]\d|2[0-3])\d\d(\d\d([.,]\d{1,9})?)?)"
+    r"([Zz]|[+-]\d\d(:?\d\d)?)?",
+    re.ASCII,
+)
+
+
+def _seconds(value: Any) -> int:
+    return _milliseconds(_number(value) * 1000, value)
+
+
+def _whole_milliseconds(value: Any) -> int:
+    return _milliseconds(_number(value), value)
+
+
+def _text(value: Any) -> int:
+    if value.__class__ is not str:
+        raise _wrong(value, "text in ISO 8601")
+    if len(value) > 40 or not _ISO.fullmatch(value):
+        raise _wrong(value, "a date and a time of day in ISO 8601")
+    try:
+        moment = datetime.fromisoformat(value.upper())
+    except ValueError as exc:
+        raise BadValue(RejectCode.BAD_TIME, f"{value!r} is no time: {exc}") from exc
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return _milliseconds((moment - _EPOCH) // _MILLISECOND, value)
 
 
 def _auto(value: Any) -> int:
-    if isinstance(value, str):
-        return _iso8601(value)
-    return _epoch_s(value) if _number(value) < EPOCH_MS_FROM else _epoch_ms(value)
+    if value.__class__ is str:
+        return _text(value)
+    number = _number(value)
+    return _milliseconds(number * 1000 if number < FIRST_AUTO_MS else number, value)
 
 
-def _epoch_s(value: Any) -> int:
-    return _plausible(_number(value) * 1000, value)
-
-
-def _epoch_ms(value: Any) -> int:
-    return _plausible(_number(value), value)
-
-
-def _iso8601(value: Any) -> int:
-    """A time without an offset is UTC: a local time would be ambiguous twice a year."""
-    if not isinstance(value, str):
-        raise BadValue(RejectCode.BAD_TIME, f"time must be ISO 8601 text, not {_shown(value)}")
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        raise BadValue(RejectCode.BAD_TIME, f"{_shown(value)} is not an ISO 8601 time") from None
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    try:
-        return _plausible((time - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000, value)
-    except OverflowError:
-        raise BadValue(RejectCode.BAD_TIME, f"{_shown(value)} is no time between 1970 and 2200") from None
+_READERS = {
+    TimeFormat.AUTO: _auto,
+    TimeFormat.EPOCH_S: _seconds,
+    TimeFormat.EPOCH_MS: _whole_milliseconds,
+    TimeFormat.ISO8601: _text,
+}
 
 
 def _number(value: Any) -> int | float:
-    if type(value) is int or type(value) is float:
+    if value.__class__ is int or value.__class__ is float:
         return value
-    raise BadValue(RejectCode.BAD_TIME, f"time must be a number, not {_shown(value)}")
+    raise _wrong(value, "a number")
 
 
-def _plausible(time_ms: int | float, value: object) -> int:
-    if not 0 <= time_ms <= LATEST_MS:
-        raise BadValue(RejectCode.BAD_TIME, f"{_shown(value)} is no time between 1970 and 2200")
-    return round(time_ms)
+def _milliseconds(time: int | float, value: Any) -> int:
+    if 0 <= time <= LAST_TIME_MS:  # false for NaN and infinity too
+        return round(time)
+    raise _wrong(value, "a time from 1970 to 2200")
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _wrong(value: Any, wanted: str) -> BadValue:
+    if value.__class__ is str:
+        shown = f"text {value[:40]!r}"
+    elif value.__class__ is float or (value.__class__ is int and value.bit_length() <= 64):
+        shown = repr(value)
+    else:
+        shown = TYPE_NAMES.get(value.__class__, value.__class__.__name__)
+    return BadValue(RejectCode.BAD_TIME, f"{wanted} was expected, not {shown}")
