@@ -1,6 +1,7 @@
 """Follows the configuration: what changed since the last look, already compiled."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
@@ -53,6 +54,9 @@ class ConfigWatch:
                     self._error = None
                 if change is not None:
                     yield change
+                    # The plans stay: the collector need not walk through a hundred thousand of them again and again.
+                    gc.collect()
+                    gc.freeze()
             await asyncio.sleep(PERIOD_S)
 
     def _look(self) -> Change | None:

@@ -171,9 +171,12 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
         return None
     faults = list(device.faults)
     tags: list[TagPlan] = []
+    modbus = device.networks.get("modbus")
+    field_side = modbus if isinstance(modbus, ModbusNetwork) else None
+    endpoint = None if field_side is None else field_side.endpoint
     for tag in device.tags:
         try:
-            plan = _compile_tag(device, tag)
+            plan = _compile_tag(device, tag, field_side, endpoint)
         except ConfigError as error:
             faults.extend(Fault(f"{device.name}@{tag.name}", str(fault)) for fault in error.faults)
             continue
@@ -186,19 +189,15 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
     )
 
 
-def compile_outs(device: DeviceConfig, tag: TagConfig) -> tuple[OutPlan, ...]:
-    """The places a tag is written to."""
-    return tuple(
-        compile_out(device, tag, binding)
-        for binding in tag.bindings
-        if binding.protocol == "modbus" and binding.direction in (Direction.OUT, Direction.INOUT)
-    )
-
-
-def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig) -> OutPlan:
-    """One Modbus `out` binding, compiled; ConfigError when the device has no Modbus network."""
-    network = device.networks.get("modbus")
-    if not isinstance(network, ModbusNetwork):
+def _compile_out(
+    device: DeviceConfig,
+    tag: TagConfig,
+    binding: BindingConfig,
+    network: ModbusNetwork | None,
+    endpoint: Endpoint | None,
+) -> OutPlan:
+    """One Modbus `out` binding."""
+    if network is None or endpoint is None:
         raise ConfigError("has a modbus binding, but the device has no modbus network")
     address = cast(ModbusAddress, binding.address)
     options = cast(ModbusOptions, binding.options)
@@ -211,7 +210,7 @@ def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig) ->
         binding_id=binding.id,
         device=device.name,
         tag=tag.name,
-        endpoint=network.endpoint,
+        endpoint=endpoint,
         network=network,
         unit_id=1 if address.unit_id is None else address.unit_id,
         table=address.table,
@@ -224,13 +223,17 @@ def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig) ->
     )
 
 
-def _compile_tag(device: DeviceConfig, tag: TagConfig) -> TagPlan | None:
-    source = next(
-        (b for b in tag.bindings if b.protocol == "mqtt" and b.direction in (Direction.IN, Direction.INOUT)), None
-    )
-    if source is None:
-        return None
-    return TagPlan(tag.id, tag.name, _compile_read(tag, source), compile_outs(device, tag))
+def _compile_tag(
+    device: DeviceConfig, tag: TagConfig, network: ModbusNetwork | None, endpoint: Endpoint | None
+) -> TagPlan | None:
+    read: Callable[[Any], Value] | None = None
+    outs: list[OutPlan] = []
+    for binding in tag.bindings:
+        if binding.protocol == "mqtt" and binding.direction is not Direction.OUT:
+            read = _compile_read(tag, binding)
+        elif binding.protocol == "modbus" and binding.direction is not Direction.IN:
+            outs.append(_compile_out(device, tag, binding, network, endpoint))
+    return None if read is None else TagPlan(tag.id, tag.name, read, tuple(outs))
 
 
 def _compile_time(network: MqttNetwork) -> Callable[[Any], int] | None:

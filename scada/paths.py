@@ -11,6 +11,7 @@ space, does not begin with $, and is not * (a wildcard elsewhere, a key here onl
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from scada.errors import ConfigError, Fault
@@ -38,8 +39,12 @@ class Path:
     get: Callable[[Any], Any] = field(compare=False, repr=False)
 
 
+@lru_cache(maxsize=10_000)
 def compile_path(text: str) -> Path:
-    """Raises ConfigError, with the position (from 1) and what is wrong there."""
+    """Raises ConfigError, with the position (from 1) and what is wrong there.
+
+    A fleet of equal devices names the same few paths a thousand times: they share one compiled Path.
+    """
     if len(text) > MAX_PATH_CHARACTERS:
         raise ConfigError([Fault("", f"a path has at most {MAX_PATH_CHARACTERS} characters, not {len(text)}")])
     parts = _parse(text)
