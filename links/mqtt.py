@@ -7,7 +7,6 @@ socket, every callback's exception surfaces in `_read`, and connecting (which bl
 import asyncio
 import contextlib
 import logging
-import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -414,20 +413,3 @@ class MqttLink:
 def _decrypted(sock: Any) -> int:
     """Bytes that a TLS socket holds already: the loop's selector does not see them."""
     return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
-
-
-async def publish_once(
-    settings: MqttSettings, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
-) -> None:
-    """Connect, publish one message, wait for its acknowledgement, leave; raises LinkError."""
-    client_id = f"{settings.client_id_prefix}-publish-{secrets.token_hex(4)}"
-    link = MqttLink(settings, client_id, lambda *_: None, persistent=False)
-    link.start()
-    try:
-        async with asyncio.timeout(timeout_s):
-            await link.online.wait()
-        await link.publish(topic, payload, qos=qos, retain=retain, timeout_s=timeout_s)
-    except TimeoutError as error:
-        raise LinkError(f"broker {settings.host}:{settings.port}: {link.error or 'no answer'}") from error
-    finally:
-        await link.close()

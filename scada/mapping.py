@@ -3,7 +3,7 @@
 Pure: the plan of a device holds closures; mapping a message touches no clock, no network, no log.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -11,35 +11,24 @@ from scada.config import (
     BindingConfig,
     DeviceConfig,
     Direction,
-    LimitsConfig,
     ModbusAddress,
     ModbusNetwork,
     ModbusOptions,
-    MqttAddress,
     MqttNetwork,
-    MqttOptions,
-    ScalingConfig,
     TagConfig,
 )
+from scada.conversion import compile_encode, compile_read, encode_coil, kind_of
 from scada.errors import ConfigError, Fault
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import Table
-from scada.modbus.registers import RegisterType, codec
+from scada.modbus.registers import codec
 from scada.paths import compile_path
 from scada.payload import decode_payload
-from scada.scaling import Limits, Scaling, round_half_away
 from scada.timestamps import compile_time
-from scada.values import TYPE_NAMES, BadValue, DataType, RejectCode, Value
+from scada.values import BadValue, RejectCode, Value
 
 MAX_SAMPLES = 10_000
 """Most samples taken from one message; the payload's own size limit keeps real messages far below."""
-
-INTEGER_TYPES = frozenset(RegisterType) - {
-    RegisterType.FLOAT32,
-    RegisterType.FLOAT64,
-    RegisterType.BOOL,
-    RegisterType.STRING,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +140,7 @@ class DevicePlan:
     def _samples(self, document: Any) -> list[Any]:
         samples = cast("Callable[[Any], Any]", self.samples)(document)
         if not isinstance(samples, list):
-            raise BadValue(RejectCode.WRONG_TYPE, f"samples must be an array, not {_kind(samples)}")
+            raise BadValue(RejectCode.WRONG_TYPE, f"samples must be an array, not {kind_of(samples)}")
         if len(samples) > MAX_SAMPLES:
             raise BadValue(
                 RejectCode.TOO_LARGE, f"{len(samples)} samples in one message, at most {MAX_SAMPLES} are taken"
@@ -205,7 +194,7 @@ def _compile_out(
     if not coil and address.table is not Table.HOLDING_REGISTER:
         raise ConfigError(f"a {address.table} cannot be written")
     encoding = None if coil else codec(address.type, address.order, length=address.length, bit=address.bit)
-    encode = _compile_encode(address, options, binding, _encode_coil if encoding is None else encoding.encode)
+    encode = compile_encode(address, options, binding, encode_coil if encoding is None else encoding.encode)
     return OutPlan(
         binding_id=binding.id,
         device=device.name,
@@ -230,7 +219,7 @@ def _compile_tag(
     outs: list[OutPlan] = []
     for binding in tag.bindings:
         if binding.protocol == "mqtt" and binding.direction is not Direction.OUT:
-            read = _compile_read(tag, binding)
+            read = compile_read(tag, binding)
         elif binding.protocol == "modbus" and binding.direction is not Direction.IN:
             outs.append(_compile_out(device, tag, binding, network, endpoint))
     return None if read is None else TagPlan(tag.id, tag.name, read, tuple(outs))
@@ -241,161 +230,3 @@ def _compile_time(network: MqttNetwork) -> Callable[[Any], int] | None:
         return None
     get, convert = compile_path(network.time).get, compile_time(network.time_format)
     return lambda document: convert(get(document))
-
-
-def _compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value]:
-    """A closure from a decoded payload to the tag's engineering value: pick, type, scale, limit."""
-    address = cast(MqttAddress, source.address)
-    options = cast(MqttOptions, source.options)
-    get = _compile_bits(address.bits) if address.bits is not None else compile_path(address.path or "").get
-    steps: list[Callable[[Any], Any]] = []
-    if options.enum is not None:
-        steps.append(_compile_enum(options.enum))
-    steps.append(_compile_type(tag.data_type, options.numeric_text))
-    numeric = tag.data_type in (DataType.FLOAT, DataType.INT)
-    scaling = source.scaling or tag.scaling
-    if numeric and scaling is not None and not _is_identity(scaling):
-        steps.append(Scaling(scaling.gain, scaling.offset).to_engineering)
-        if tag.data_type is DataType.INT:
-            steps.append(round_half_away)
-    if numeric:
-        steps.extend(_limit_step(limits) for limits in (source.limits, tag.limits) if limits is not None)
-    return _chain(get, steps)
-
-
-def _compile_encode(
-    address: ModbusAddress, options: ModbusOptions, binding: BindingConfig, encode: Callable[[Value], bytes]
-) -> Callable[[Value], bytes]:
-    """A closure from an engineering value to register bytes: limit, scale, round, encode."""
-    steps: list[Callable[[Any], Any]] = []
-    if binding.limits is not None:
-        steps.append(_number)
-        steps.append(_limit_step(binding.limits))
-    scaled = binding.scaling is not None and not _is_identity(binding.scaling)
-    if scaled:
-        scaling = cast(ScalingConfig, binding.scaling)
-        steps.append(_number)
-        steps.append(Scaling(scaling.gain, scaling.offset).to_raw)
-    wants_round = scaled if options.round is None else options.round
-    if wants_round and address.table is Table.HOLDING_REGISTER and address.type in INTEGER_TYPES:
-        steps.append(_rounded)
-    if not steps:
-        return encode
-    return _chain(steps[0], [*steps[1:], encode])
-
-
-def _chain(first: Callable[[Any], Any], steps: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """`first`, then each step; unrolled for the common lengths because this runs for every value."""
-    one, two, *rest = [*steps, None, None]
-    if one is None:
-        return first
-    if two is None:
-        return lambda x: one(first(x))
-    return _chain(lambda x: two(one(first(x))), [step for step in rest if step is not None])
-
-
-def _limit_step(limits: LimitsConfig) -> Callable[[Any], Any]:
-    return Limits(limits.low, limits.high, limits.action).apply
-
-
-def _is_identity(scaling: ScalingConfig) -> bool:
-    return scaling.gain == 1.0 and scaling.offset == 0.0
-
-
-def _rounded(value: Any) -> Any:
-    return round_half_away(value) if type(value) is float else value
-
-
-def _encode_coil(value: Value) -> bytes:
-    """A coil takes a bool, or the numbers 0 and 1."""
-    if value in (0, 1) and not isinstance(value, str):
-        return b"\x01" if value else b"\x00"
-    raise BadValue(RejectCode.WRONG_TYPE, f"a coil takes true, false, 1 or 0, not {_shown(value)}")
-
-
-def _compile_bits(paths: tuple[str, ...]) -> Callable[[Any], int]:
-    getters = tuple((index, compile_path(path).get) for index, path in enumerate(paths))
-
-    def pack(document: Any) -> int:
-        result = 0
-        for index, get in getters:
-            if _as_bool(get(document)):
-                result |= 1 << index
-        return result
-
-    return pack
-
-
-def _compile_enum(texts: Mapping[str, object]) -> Callable[[Any], Any]:
-    def translate(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in texts:
-            raise BadValue(RejectCode.UNKNOWN_TEXT, f"{_shown(value)} is none of the texts {', '.join(texts)}"[:300])
-        return texts[value]
-
-    return translate
-
-
-def _compile_type(data_type: DataType, numeric_text: bool) -> Callable[[Any], Any]:
-    plain = {DataType.FLOAT: _number, DataType.INT: _integer, DataType.BOOL: _as_bool, DataType.STRING: _text}[
-        data_type
-    ]
-    if not numeric_text or data_type not in (DataType.FLOAT, DataType.INT):
-        return plain
-    return lambda value: plain(_numeric_text(value) if isinstance(value, str) else value)
-
-
-def _number(value: Any) -> Any:
-    kind = type(value)
-    if kind is float or kind is int:
-        return value
-    raise BadValue(RejectCode.WRONG_TYPE, f"must be a number, not {_shown(value)}")
-
-
-def _integer(value: Any) -> int:
-    kind = type(value)
-    if kind is int:
-        return cast(int, value)
-    if kind is float:
-        if value.is_integer():
-            return int(value)
-        raise BadValue(RejectCode.NOT_INTEGER, f"must be an integer, not {value!r}")
-    raise BadValue(RejectCode.WRONG_TYPE, f"must be an integer, not {_shown(value)}")
-
-
-def _as_bool(value: Any) -> bool:
-    if value is True or value is False:
-        return value
-    if type(value) in (int, float) and value in (0, 1):
-        return bool(value)
-    raise BadValue(RejectCode.WRONG_TYPE, f"must be true, false, 1 or 0, not {_shown(value)}")
-
-
-def _text(value: Any) -> str:
-    if type(value) is str:
-        return value
-    raise BadValue(RejectCode.WRONG_TYPE, f"must be text, not {_shown(value)}")
-
-
-def _numeric_text(text: str) -> int | float:
-    """The number in a text, as JSON writes numbers; spaces around it are allowed, "nan", "inf" and "1_000" are not."""
-    try:
-        value = decode_payload(text.strip().encode())
-    except (BadValue, UnicodeEncodeError):
-        value = None
-    if type(value) not in (int, float):
-        raise BadValue(RejectCode.WRONG_TYPE, f"must be a number, not the text {_shown(text)}")
-    return cast(int | float, value)
-
-
-def _kind(value: object) -> str:
-    return TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def _shown(value: object) -> str:
-    """A value as a message may quote it: its kind, and its text when that is short."""
-    if isinstance(value, dict | list) or value is None:
-        return _kind(value)
-    text = repr(value)
-    return f"{_kind(value)} {text if len(text) <= 60 else text[:57] + '...'}"

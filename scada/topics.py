@@ -5,6 +5,7 @@ broker, and a level `*` or `>` is a wildcard to it (measured: a subscription to 
 """
 
 import unicodedata
+from itertools import zip_longest
 
 from scada.errors import ConfigError, Fault
 
@@ -14,6 +15,7 @@ MAX_NAME_CHARACTERS = 64
 
 _NAME_FORBIDDEN = frozenset("/+#$@*>")
 _SLASH_LIKE = frozenset("\u2044\u2215\u29f8\u2571")  # fraction slash, division slash, big solidus, box drawing diagonal
+_NAME_FORBIDDEN_OR_SPACE = _NAME_FORBIDDEN | {" "}
 _NO_LEVELS = frozenset({"*", ">", ".", ".."})
 # control, format (zero width, text direction), surrogate, spaces and line separators
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
@@ -29,17 +31,13 @@ def check_topic_name(text: str) -> None:
 
 
 def check_topic_filter(text: str) -> None:
-    """Raise ConfigError, naming what, unless `text` may be subscribed to.
-
-    Refused although MQTT knows them: filters that begin with `$` ($SYS, $share), and the bare `#`, which takes every
-    message of everybody.
-    """
+    """Raise ConfigError, naming what, unless `text` may be subscribed to; never `$SYS` nor `$share`."""
     fault = _topic_fault(text)
     if not fault:
         levels = text.split("/")
         if any("+" in level and level != "+" for level in levels):
             fault = "+ stands for a whole level, as in a/+/b"
-        elif any("#" in level for level in levels[:-1]) or levels[-1] not in ("#", levels[-1].replace("#", "")):
+        elif any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
             fault = "# stands for all further levels and is the last, as in a/#"
     if fault:
         raise ConfigError([Fault("", fault)])
@@ -65,61 +63,73 @@ def is_name_safe(text: str) -> bool:
 
 
 def matches(filter: str, topic: str) -> bool:
-    """Whether a subscription to `filter` receives messages of `topic` (MQTT 3.1.1 section 4.7); both as they are, unchecked."""
+    """Whether a subscription to `filter` receives what is published under `topic` (MQTT 3.1.1 section 4.7)."""
     if topic[:1] == "$" and filter[:1] in ("+", "#"):  # section 4.7.2
         return False
     levels = topic.split("/")
     wanted = filter.split("/")
     for depth, part in enumerate(wanted):
-        if part == "#":
+        if part == "#":  # also the level before it: a/# receives a
             return True
         if depth == len(levels) or part not in ("+", levels[depth]):
-            return len(levels) == depth and wanted[depth:] == ["#"]
+            return False
     return len(wanted) == len(levels)
+
+
+def overlaps(filter_a: str, filter_b: str) -> bool:
+    """Whether there is a topic that both filters match."""
+    for one, other in ((filter_a, filter_b), (filter_b, filter_a)):
+        if one[:1] == "$" and other[:1] in ("+", "#"):  # section 4.7.2
+            return False
+    for a, b in zip_longest(filter_a.split("/"), filter_b.split("/")):
+        if a == "#" or b == "#":
+            return True
+        if a is None or b is None or (a != b and a != "+" and b != "+"):
+            return False
+    return True
 
 
 def _topic_fault(text: str) -> str:
     if not text:
-        return "must not be empty"
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        return "must not contain half of a surrogate pair"
-    if size > MAX_TOPIC_BYTES:
-        return f"is longer than {MAX_TOPIC_BYTES} bytes"
-    hidden = _hidden_character(text)
-    if hidden:
-        return hidden
-    if text.startswith("$"):
-        return "must not start with $: those topics are the broker's own"
-    levels = text.split("/")
-    if "" in levels:
-        return "must not have empty levels (a // or a / at an end)"
-    odd = next((level for level in levels if level in _NO_LEVELS), None)
-    return f"must not have a level {odd!r}" if odd else ""
+        return "a topic has at least one character"
+    if fault := _character_fault(text, "topic"):
+        return fault
+    if len(text.encode()) > MAX_TOPIC_BYTES:
+        return f"a topic has at most {MAX_TOPIC_BYTES} bytes of UTF-8, not {len(text.encode())}"
+    if text[0] == "$":
+        return "a topic that begins with $ belongs to the broker"
+    for number, level in enumerate(text.split("/"), 1):
+        if not level:
+            return f"level {number} is empty"
+        if level in _NO_LEVELS:
+            return f"level {number} is {level!r}, which brokers and programs take for more than a name"
+    return ""
 
 
 def _name_fault(text: str) -> str:
     if not text:
-        return "must not be empty"
+        return "a name has at least one character"
     if len(text) > MAX_NAME_CHARACTERS:
-        return f"is longer than {MAX_NAME_CHARACTERS} characters"
-    hidden = _hidden_character(text)
-    if hidden:
-        return hidden
-    if text in _NO_LEVELS:
-        return f"must not be {text!r}"
+        return f"a name has at most {MAX_NAME_CHARACTERS} characters, not {len(text)}"
+    if fault := _character_fault(text, "name"):
+        return fault
+    if text in (".", ".."):
+        return f"{text!r} is a folder and no name"
     if not unicodedata.is_normalized("NFC", text):
-        return "must be in Unicode normal form C"
-    for character in text:
-        folded = unicodedata.normalize("NFKC", character)
-        if character in _SLASH_LIKE or not _NAME_FORBIDDEN.isdisjoint(folded):
-            return f"must not contain {character!r}"
+        return f"write {unicodedata.normalize('NFC', text)!r}: the name is not in Unicode normal form C"
+    for char in text:
+        if char in _NAME_FORBIDDEN:
+            return f"{char!r} is not for names: none of / + # $ @ * >"
+        if char in _SLASH_LIKE or not _NAME_FORBIDDEN_OR_SPACE.isdisjoint(unicodedata.normalize("NFKC", char)):
+            return f"{char!r} (U+{ord(char):04X}) looks like one of / + # $ @ * > or like a space"
     return ""
 
 
-def _hidden_character(text: str) -> str:
-    for character in text:
-        if unicodedata.category(character) in _INVISIBLE:
-            return f"must not contain spaces, control or invisible characters ({character!r})"
+def _character_fault(text: str, what: str) -> str:
+    for position, char in enumerate(text, 1):
+        if char <= "~" and char > " ":
+            continue
+        code = ord(char)
+        if unicodedata.category(char) in _INVISIBLE or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
+            return f"a {what} has no spaces, control or invisible characters: U+{code:04X}, character {position}"
     return ""

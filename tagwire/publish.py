@@ -7,7 +7,7 @@ import sys
 import click
 
 from links.environment import open_environment, read_mqtt, seal
-from links.mqtt import publish_once
+from links.mqtt_publish import publish_once
 from scada.errors import ConfigError, Fault, LinkError
 
 _MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1 section 1.5.3

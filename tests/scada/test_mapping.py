@@ -214,3 +214,8 @@ def test_a_binding_that_cannot_be_written_is_left_out_and_named() -> None:
 def test_no_payload_raises(payload: bytes) -> None:
     device = plan(tag(), tag("u", mqtt={"path": "a.b[0]"}), samples=None)
     device.map(payload, NOW)
+
+
+def test_the_raw_value_of_a_scaled_integer_may_be_a_fraction() -> None:
+    device = plan(tag(data_type="int", scaling=(10, 0)))
+    assert [w.value for w in run(device, {"t": 21.54}).writes] == [215]

@@ -1,0 +1,196 @@
+"""The steps between a payload's value and register bytes, chained into one closure per binding.
+
+In: pick, translate texts, check the type, scale to engineering units, apply limits. Out: limits, scale to raw, round, encode.
+Every step raises BadValue for a value that it cannot take.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from scada.config import (
+    BindingConfig,
+    LimitsConfig,
+    ModbusAddress,
+    ModbusOptions,
+    MqttAddress,
+    MqttOptions,
+    ScalingConfig,
+    TagConfig,
+)
+from scada.modbus.limits import Table
+from scada.modbus.registers import RegisterType
+from scada.paths import compile_path
+from scada.payload import decode_payload
+from scada.scaling import Limits, Scaling, round_half_away
+from scada.values import TYPE_NAMES, BadValue, DataType, RejectCode, Value
+
+Step = Callable[[Any], Any]
+
+INTEGER_TYPES = frozenset(RegisterType) - {
+    RegisterType.FLOAT32,
+    RegisterType.FLOAT64,
+    RegisterType.BOOL,
+    RegisterType.STRING,
+}
+
+
+def compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value]:
+    """A closure from a decoded payload to the tag's engineering value: pick, type, scale, limit."""
+    address = cast(MqttAddress, source.address)
+    options = cast(MqttOptions, source.options)
+    get = _compile_bits(address.bits) if address.bits is not None else compile_path(address.path or "").get
+    steps: list[Step] = []
+    if options.enum is not None:
+        steps.append(_compile_enum(options.enum))
+    numeric = tag.data_type in (DataType.FLOAT, DataType.INT)
+    scaling = source.scaling or tag.scaling
+    if numeric and scaling is not None and not _is_identity(scaling):
+        # The raw value of a scaled integer may be a fraction; the engineering value is rounded to one.
+        steps.append(_compile_type(DataType.FLOAT, options.numeric_text))
+        steps.append(Scaling(scaling.gain, scaling.offset).to_engineering)
+        if tag.data_type is DataType.INT:
+            steps.append(_rounded)
+    else:
+        steps.append(_compile_type(tag.data_type, options.numeric_text))
+    if numeric:
+        steps.extend(_limit_step(limits) for limits in (source.limits, tag.limits) if limits is not None)
+    return _chain(get, steps)
+
+
+def compile_encode(
+    address: ModbusAddress, options: ModbusOptions, binding: BindingConfig, encode: Callable[[Value], bytes]
+) -> Callable[[Value], bytes]:
+    """A closure from an engineering value to register bytes: limit, scale, round, encode."""
+    steps: list[Step] = []
+    if binding.limits is not None:
+        steps.append(_number)
+        steps.append(_limit_step(binding.limits))
+    scaled = binding.scaling is not None and not _is_identity(binding.scaling)
+    if scaled:
+        scaling = cast(ScalingConfig, binding.scaling)
+        steps.append(_number)
+        steps.append(Scaling(scaling.gain, scaling.offset).to_raw)
+    wants_round = scaled if options.round is None else options.round
+    if wants_round and address.table is Table.HOLDING_REGISTER and address.type in INTEGER_TYPES:
+        steps.append(_rounded)
+    if not steps:
+        return encode
+    return _chain(steps[0], [*steps[1:], encode])
+
+
+def _chain(first: Step, steps: Sequence[Step]) -> Step:
+    """`first`, then each step; two at a time, because every call counts for every value."""
+    if not steps:
+        return first
+    one = steps[0]
+    if len(steps) == 1:
+        return lambda x: one(first(x))
+    two = steps[1]
+    return _chain(lambda x: two(one(first(x))), steps[2:])
+
+
+def _limit_step(limits: LimitsConfig) -> Step:
+    return Limits(limits.low, limits.high, limits.action).apply
+
+
+def _is_identity(scaling: ScalingConfig) -> bool:
+    return scaling.gain == 1.0 and scaling.offset == 0.0
+
+
+def _rounded(value: Any) -> Any:
+    return round_half_away(value) if type(value) is float else value
+
+
+def encode_coil(value: Value) -> bytes:
+    """A coil takes a bool, or the numbers 0 and 1."""
+    if value in (0, 1):  # no text equals either
+        return b"\x01" if value else b"\x00"
+    raise BadValue(RejectCode.WRONG_TYPE, f"a coil takes true, false, 1 or 0, not {_shown(value)}")
+
+
+def _compile_bits(paths: tuple[str, ...]) -> Callable[[Any], int]:
+    getters = tuple((index, compile_path(path).get) for index, path in enumerate(paths))
+
+    def pack(document: Any) -> int:
+        result = 0
+        for index, get in getters:
+            if _as_bool(get(document)):
+                result |= 1 << index
+        return result
+
+    return pack
+
+
+def _compile_enum(texts: Mapping[str, object]) -> Step:
+    def translate(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in texts:
+            raise BadValue(RejectCode.UNKNOWN_TEXT, f"{_shown(value)} is none of the texts {', '.join(texts)}"[:300])
+        return texts[value]
+
+    return translate
+
+
+def _compile_type(data_type: DataType, numeric_text: bool) -> Step:
+    plain = {DataType.FLOAT: _number, DataType.INT: _integer, DataType.BOOL: _as_bool, DataType.STRING: _text}[
+        data_type
+    ]
+    if not numeric_text or data_type not in (DataType.FLOAT, DataType.INT):
+        return plain
+    return lambda value: plain(_numeric_text(value) if isinstance(value, str) else value)
+
+
+def _number(value: Any) -> Any:
+    kind = type(value)
+    if kind is float or kind is int:
+        return value
+    raise BadValue(RejectCode.WRONG_TYPE, f"must be a number, not {_shown(value)}")
+
+
+def _integer(value: Any) -> int:
+    kind = type(value)
+    if kind is int:
+        return cast(int, value)
+    if kind is float:
+        if value.is_integer():
+            return int(value)
+        raise BadValue(RejectCode.NOT_INTEGER, f"must be an integer, not {value!r}")
+    raise BadValue(RejectCode.WRONG_TYPE, f"must be an integer, not {_shown(value)}")
+
+
+def _as_bool(value: Any) -> bool:
+    if value is True or value is False:
+        return value
+    if type(value) in (int, float) and value in (0, 1):
+        return bool(value)
+    raise BadValue(RejectCode.WRONG_TYPE, f"must be true, false, 1 or 0, not {_shown(value)}")
+
+
+def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    raise BadValue(RejectCode.WRONG_TYPE, f"must be text, not {_shown(value)}")
+
+
+def _numeric_text(text: str) -> int | float:
+    """The number in a text, as JSON writes numbers; spaces around it are allowed, "nan", "inf" and "1_000" are not."""
+    try:
+        value = decode_payload(text.strip().encode())
+    except BadValue:
+        value = None
+    if type(value) is int or type(value) is float:
+        return value
+    raise BadValue(RejectCode.WRONG_TYPE, f"must be a number, not the {_shown(text)}")
+
+
+def kind_of(value: object) -> str:
+    return TYPE_NAMES.get(type(value), type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    """A value as a message may quote it: its kind, and its text when that is short."""
+    if isinstance(value, dict | list) or value is None:
+        return kind_of(value)
+    text = repr(value)
+    return f"{kind_of(value)} {text if len(text) <= 60 else text[:57] + '...'}"
