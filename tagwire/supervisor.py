@@ -96,7 +96,8 @@ class Supervisor:
             try:
                 code, lines = await self._run_once(program)
             except OSError as exc:
-                code, lines = -1, (str(exc),)
+                self._say("tagwire", f"{program.name} cannot be run: {exc}")
+                code, lines = 127, (str(exc),)
             if self._stop:
                 return
             if code == EXIT_CONFIG and program.name not in self._served:

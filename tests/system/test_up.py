@@ -1,0 +1,186 @@
+"""`tagwire up` with the real programs: everything answers, nothing is left behind, refusals name every fault."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Process, accepts, clean_environment, free_port, start, wait_until
+
+pytestmark = pytest.mark.system
+
+
+def settings(folder: Path, **more: str | int) -> dict[str, str]:
+    return clean_environment(
+        TAGWIRE_DATA_DIR=folder / "data",
+        SQLALCHEMY_DATABASE_URI=f"sqlite:///{folder}/db.sqlite",
+        FLASK_APP_PORT=free_port(),
+        MODBUS_SERVER_PORT=free_port(),
+        MQTT_PORT=free_port(),
+        **more,
+    )
+
+
+@contextmanager
+def up(env: dict[str, str], *options: str) -> Iterator[Process]:
+    with start([sys.executable, "-m", "tagwire", "up", *options], env) as process:
+        yield process
+
+
+def children(pid: int) -> dict[int, str]:
+    """The processes that a process started and that still run: pid to command line."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_everything_answers_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    env = settings(tmp_path)
+    with up(env) as process:
+        process.wait_ready()
+        process.wait_output("Stop")
+        assert "\033" not in process.output
+        for name in ("FLASK_APP_PORT", "MODBUS_SERVER_PORT", "MQTT_PORT"):
+            assert accepts(int(env[name]))
+            assert env[name] in process.output
+        with urllib.request.urlopen(f"http://127.0.0.1:{env['FLASK_APP_PORT']}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        started = children(process.pid)
+        assert len(started) == 4
+        # As a terminal does it: the signal reaches the foreground group, which is `tagwire up` alone.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(15) == 0
+        assert all(map(gone, started))
+        assert "killed" not in process.output
+
+
+def test_sigterm_ends_everything(tmp_path: Path) -> None:
+    with up(settings(tmp_path), "--only", "modbus_server,broker") as process:
+        process.wait_ready()
+        started = children(process.pid)
+        assert len(started) == 2
+        assert process.terminate(15) == 0
+        assert all(map(gone, started))
+
+
+def test_kill_leaves_no_child_and_the_stale_lock_blocks_nobody(tmp_path: Path) -> None:
+    env = settings(tmp_path)
+    with up(env) as process:
+        process.wait_ready()
+        started = children(process.pid)
+        assert len(started) == 4
+        process.kill()
+        wait_until(lambda: all(map(gone, started)), 5, f"the end of {started}")
+    with up(env) as process:
+        process.wait_ready()
+
+
+def test_a_killed_program_comes_back(tmp_path: Path) -> None:
+    env = settings(tmp_path)
+    with up(env) as process:
+        process.wait_ready()
+        for name in ("modbus_server", "mqtt_server", "flask_app", "nats-server"):
+            victim = next(pid for pid, command in children(process.pid).items() if name in command)
+            os.kill(victim, signal.SIGKILL)
+            process.wait_output(f"{'broker' if name == 'nats-server' else name} serves again", 20)
+        assert len(children(process.pid)) == 4
+
+
+def test_started_twice_names_the_holder_and_leaves_it_alone(tmp_path: Path) -> None:
+    env = settings(tmp_path)
+    with up(env, "--only", "modbus_server") as first:
+        first.wait_ready()
+        since = time.monotonic()
+        with up(env) as second:
+            assert second.wait(10) == 2
+            assert str(first.pid) in second.output
+            assert "running already" in second.output
+        assert time.monotonic() - since < 10
+        assert first.popen.poll() is None
+        assert accepts(int(env["MODBUS_SERVER_PORT"]))
+
+
+def test_every_port_that_is_taken_is_in_one_message(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        taken = [one.getsockname()[1], two.getsockname()[1]]
+        env = settings(tmp_path) | {"MODBUS_SERVER_PORT": str(taken[0]), "MQTT_PORT": str(taken[1])}
+        with up(env) as process:
+            assert process.wait(10) == 2
+            assert f"127.0.0.1:{taken[0]} (for modbus_server) is in use" in process.output
+            assert f"127.0.0.1:{taken[1]} (for broker) is in use" in process.output
+
+
+def test_faults_of_shared_settings_are_listed_before_anything_starts(tmp_path: Path) -> None:
+    env = settings(tmp_path, MQTT_KEEPALIVE_S=0, MQTT_PASSWORD="s3cret", TAGWIRE_BROKER_SYNC_S="x")
+    with up(env) as process:
+        assert process.wait(10) == 2
+        for name in ("MQTT_KEEPALIVE_S", "MQTT_PASSWORD", "TAGWIRE_BROKER_SYNC_S"):
+            assert name in process.output
+        assert "s3cret" not in process.output
+        assert "serve" not in process.output
+
+
+def test_faults_of_several_programs_are_listed_before_the_end(tmp_path: Path) -> None:
+    env = settings(tmp_path, MODBUS_SERVER_MAX_CONNECTIONS=0, FLASK_APP_THREADS=0)
+    with up(env) as process:
+        assert process.wait(15) == 2
+        closing = process.output.rpartition("ended with exit code 2")[0]
+        assert "MODBUS_SERVER_MAX_CONNECTIONS" in process.output
+        assert "FLASK_APP_THREADS" in process.output
+        assert closing.count("ended with exit code 2") == 1
+
+
+def test_only_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    with up(settings(tmp_path), "--only", "mqtt_server,modbus") as process:
+        assert process.wait(10) == 2
+        assert "'modbus'" in process.output
+        assert "modbus_server" in process.output
+
+
+def test_a_broker_of_the_operators_own_is_used(tmp_path: Path) -> None:
+    # Nobody listens there: the gateway serves all the same.
+    env = settings(tmp_path, MQTT_HOST="127.0.0.1")
+    with up(env, "--only", "mqtt_server") as process:
+        process.wait_ready()
+        assert len(children(process.pid)) == 1
+        assert not accepts(int(env["MQTT_PORT"]))
+
+
+def test_demo_moves_registers_and_starts_again_on_its_own_configuration(tmp_path: Path) -> None:
+    env = settings(tmp_path)
+    read = [sys.executable, "-m", "tagwire", "registers", "read", "1000", "--type", "float32", "--json"]
+
+    def level() -> float:
+        with start(read, env) as process:
+            process.wait(20)
+            return float(json.loads(process.output)[0].get("value", 0))
+
+    for _ in range(2):
+        with up(env, "--demo") as process:
+            process.wait_ready()
+            wait_until(lambda: 20 < level() < 100, 15, "the tank's level in its register")
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{env['FLASK_APP_PORT']}/api/v1/devices", timeout=5
+            ) as answer:
+                assert json.load(answer)["total"] == 20
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{env['FLASK_APP_PORT']}/api/v1/rejects", timeout=5
+            ) as answer:
+                assert json.load(answer)["total"] == 0
+            assert process.terminate(15) == 0
