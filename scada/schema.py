@@ -176,14 +176,14 @@ def _parse_value(field: Field, value: object, path: str) -> Any:
         return parse(kind, value, path)
     try:
         result = _PARSERS.get(kind, _parse_enum)(kind, value)
-        _check_bounds(field.spec, result)
+        _check_bounds(field.spec, result, field.many)
     except ConfigError as error:
         raise ConfigError([Fault(join(path, fault.field), fault.message) for fault in error.faults]) from None
     return result
 
 
-def _check_bounds(limits: Spec, value: Any) -> None:
-    if limits.max_length is not None and isinstance(value, str) and len(value) > limits.max_length:
+def _check_bounds(limits: Spec, value: Any, many: bool) -> None:
+    if limits.max_length is not None and not many and len(value) > limits.max_length:
         raise ConfigError(f"is longer than {limits.max_length} (has {len(value)})")
     low, high = limits.minimum, limits.maximum
     if (low is not None and value < low) or (high is not None and value > high):

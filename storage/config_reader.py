@@ -79,7 +79,7 @@ class _Load:
         )
         terms: dict[int, str] = dict(
             self._connection.execute(select(TERM.c.id, _text(TERM.c.settings)).where(TERM.c.device_id.in_(ids)))
-            
+
             .all()
         )
         tags = self._grouped(

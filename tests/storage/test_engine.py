@@ -3,7 +3,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from scada.errors import ConfigError, Conflict, LinkError
 from storage import engine as subject
@@ -68,9 +68,8 @@ def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_transaction_that_fails_leaves_nothing(uri: str) -> None:
     engine = open_engine(uri)
-    with pytest.raises(RuntimeError), writing(engine) as connection:
-        connection.execute(text("CREATE TABLE left_over (a INTEGER)"))
-        raise RuntimeError
+    with pytest.raises(LinkError):
+        _make_and_fail(engine)
     with writing(engine) as connection:
         connection.execute(text("CREATE TABLE left_over (a INTEGER)"))
     engine.dispose()
@@ -88,7 +87,7 @@ def test_a_writer_holds_the_write_lock_from_its_first_read(tmp_path: Path) -> No
         other.close()
 
 
-def test_what_a_unique_constraint_covers_names_the_field(engine: subject.Engine) -> None:
+def test_what_a_unique_constraint_covers_names_the_field(engine: Engine) -> None:
     insert = "INSERT INTO term (device_id, name, description, settings) VALUES (1, 'a', '', '{}')"
     with writing(engine) as connection:
         connection.execute(
@@ -123,3 +122,9 @@ def test_a_file_that_was_replaced_is_not_mixed_with_the_old_ones_log(tmp_path: P
     for transaction in (reading, writing):
         with pytest.raises(LinkError, match="replaced"), transaction(engine):
             pass
+
+
+def _make_and_fail(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(text("CREATE TABLE left_over (a INTEGER)"))
+        connection.execute(text("SELECT * FROM nowhere"))
