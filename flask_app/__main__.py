@@ -4,6 +4,7 @@ import logging
 import sys
 
 from links.environment import EXIT_CONFIG, exit_on_config_error
+from links.logs import start_logging
 
 
 @exit_on_config_error
@@ -12,7 +13,7 @@ def main() -> int:
     from flask_app.settings import Settings
 
     settings = Settings.from_env()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging()
     from flask_app.server import listen, serve
 
     try:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from links.backoff import Backoff
 from links.environment import exit_on_config_error
 from links.lock import hold_lock
+from links.logs import start_logging
 from links.loop import new_event_loop
 from links.mqtt import MqttLink, Will
 from links.notify import notify_ready, notify_stopping
@@ -146,7 +147,7 @@ def _will(owner: str) -> Will:
 def main() -> None:
     """The program."""
     gc.set_threshold(GC_THRESHOLD)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    start_logging()
     settings = Settings.from_env()
     with (
         hold_lock(settings.data_dir / f"mqtt_server-{settings.shard}.lock", "mqtt_server"),

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import signal
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import click
 
 from links.backoff import Backoff
 from links.environment import PORT, MqttSettings, open_environment, read_mqtt, seal
+from links.logs import start_logging
 from links.mqtt import MqttLink
 from links.notify import notify_ready, notify_stopping
 from scada.errors import ConfigError, LinkError
@@ -37,7 +37,7 @@ def demo() -> None:
     rest = (env.str("FLASK_APP_HOST", "127.0.0.1"), env.int("FLASK_APP_PORT", 5000, validate=PORT))
     modbus = (env.str("MODBUS_SERVER_HOST", "127.0.0.1"), env.int("MODBUS_SERVER_PORT", 8502, validate=PORT))
     seal(env)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     asyncio.run(_run(mqtt, f"http://{_address(*rest)}", modbus))
 
 
