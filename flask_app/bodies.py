@@ -7,7 +7,7 @@ cannot hold it.
 
 import json
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import yaml
@@ -64,6 +64,11 @@ def parse_yaml(raw: bytes) -> Any:
     except ValueError as exc:
         raise BadRequest(f"not acceptable as YAML: {exc}") from exc
     return data
+
+
+def write_yaml(data: Any) -> str:
+    """YAML that parse_yaml reads as the same data: no aliases, no tags, in the order given."""
+    return str(yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False))
 
 
 def check_plain(data: Any) -> None:
@@ -145,3 +150,19 @@ class _PlainLoader(_BASE):  # type: ignore[misc]
                 raise yaml.YAMLError(f"line {name.start_mark.line + 1}: {name.value!r} stands twice in one mapping")
             seen.add(name.value)
         return dict(super().construct_mapping(node, deep=True))
+
+
+def _text(dumper: Any, text: str) -> Any:
+    # Line breaks to YAML 1.1 but not to anybody else: plain or in single quotes they would come back as spaces.
+    style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_BASE_DUMPER):  # type: ignore[misc]
+    yaml_representers: ClassVar[dict[Any, Any]] = {**_BASE_DUMPER.yaml_representers, str: _text}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

@@ -34,6 +34,7 @@ class Limits:
     """What one request may take. `body` is the longest body in bytes for a path."""
 
     body: Callable[[str], int]
+    head: int = 32 * 1024
     headers: int = 100
     threads: int = 8
     waiting: int = 512
@@ -105,6 +106,11 @@ class WsgiBridge:
     def _check(self, scope: Message) -> None:
         if len(scope["headers"]) > self._limits.headers:
             raise _Refused(431, f"more than {self._limits.headers} header fields")
+        # h11 limits a head that comes in pieces; one that came in a single read gets here.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.head:
+            raise _Refused(431, f"the head is longer than {self._limits.head} bytes")
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise _Refused(400, "HTTP/1.1 is spoken here")
         for name, value in scope["headers"]:
             if name == b"content-length" and (len(value) > 15 or int(value) > self._limits.body(scope["path"])):
                 raise _Refused(413, f"the body is longer than {self._limits.body(scope['path'])} bytes")

@@ -14,16 +14,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flask_app.problems import MEDIA_TYPE, problem_bytes
 
-# A request line and its header fields together, in bytes.
-MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 30
-MAX_CONNECTIONS = 2000
 
 
 class GuardedConnection(H11Protocol):
     """One connection. Without a complete head in time it is answered with 408 and closed; silent ones just close."""
 
+    max_connections = 2000
     _arrivals = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -32,7 +30,7 @@ class GuardedConnection(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._arm()
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.max_connections:
             self._shed()
 
     def connection_lost(self, exc: Exception | None) -> None:

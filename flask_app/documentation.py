@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document, made from the views and their schemas."""
 
+import threading
 from typing import Any
 
 import marshmallow
@@ -20,11 +21,13 @@ details that list every fault with its field. Devices may be named by id or name
 
 
 class Documentation(Api):  # type: ignore[misc]
-    """flask-smorest's Api with our error shape, and the document kept after it was first asked for."""
+    """flask-smorest's Api with our error shape, and a document that is made when it is first asked for, not at every start."""
 
     ERROR_SCHEMA = ProblemSchema
 
     def __init__(self, app: Flask) -> None:
+        self._blueprints = blueprints()
+        self._making = threading.Lock()
         self._text: bytes | None = None
         options = {
             "info": {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -37,8 +40,8 @@ class Documentation(Api):  # type: ignore[misc]
         """Register every resource, and the document."""
         assert self.ma_plugin.converter is not None
         self.ma_plugin.converter.add_attribute_function(_by_protocol)
-        for blueprint in blueprints():
-            self.register_blueprint(blueprint)
+        for blueprint in self._blueprints:
+            self._app.register_blueprint(blueprint)
         self._app.add_url_rule(PATH, "openapi", self._document)
 
     def _register_error_handlers(self) -> None:
@@ -49,8 +52,12 @@ class Documentation(Api):  # type: ignore[misc]
         self.spec.components.response("DEFAULT_ERROR", {"description": "a refusal", "content": content}, lazy=True)
 
     def _document(self) -> Response:
-        if self._text is None:
-            self._text = self._app.json.dumps(self.spec.to_dict()).encode()
+        with self._making:
+            if self._text is None:
+                for blueprint in self._blueprints:
+                    blueprint.register_views_in_doc(self, self._app, self.spec, name=blueprint.name, parameters=None)
+                    self.spec.tag({"name": blueprint.name, "description": blueprint.description})
+                self._text = self._app.json.dumps(self.spec.to_dict()).encode()
         return Response(self._text, mimetype="application/json")
 
 

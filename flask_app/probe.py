@@ -4,9 +4,8 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from links.modbus_client import ModbusClient
 from scada.config import ModbusAddress
 from scada.errors import ConfigError, Fault, LinkError
 from scada.modbus.endpoint import Endpoint
@@ -20,6 +19,9 @@ from scada.modbus.limits import (
 from scada.modbus.registers import Codec, RegisterType, bit_masks, codec
 from scada.schema import parse, plain
 from scada.values import BadValue, Value
+
+if TYPE_CHECKING:
+    from links.modbus_client import ModbusClient
 
 # A device may be allowed a minute for an answer; somebody waits for this one.
 TIMEOUT_S = 10.0
@@ -79,7 +81,7 @@ def write_range(address: Mapping[str, Any], values: Sequence[Any]) -> Range:
 async def read(endpoint: Endpoint, wanted: Range) -> dict[str, Any]:
     """The raw registers (or bits) and the values they mean; null for a pattern that is no value of the type."""
     address = wanted.address
-    async with ModbusClient(endpoint) as client:
+    async with _client(endpoint) as client:
         if address.table.is_bits:
             bits = await client.read_bits(wanted.unit_id, address.table, address.register, wanted.size)
             return {"registers": [int(bit) for bit in bits], "values": bits}
@@ -91,7 +93,7 @@ async def write(endpoint: Endpoint, wanted: Range, values: Sequence[Any]) -> dic
     """Write values in one request; what was sent."""
     address = wanted.address
     data = _encoded(wanted, values)
-    async with ModbusClient(endpoint) as client:
+    async with _client(endpoint) as client:
         if address.table.is_bits:
             await client.write_coils(wanted.unit_id, address.register, [bool(each) for each in values])
             return {"registers": [int(bool(each)) for each in values], "values": list(values)}
@@ -111,6 +113,13 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(_in_time(work))
     finally:
         _slots.release()
+
+
+def _client(endpoint: Endpoint) -> "ModbusClient":
+    # Imported when a device is first asked: the Modbus library costs a tenth of a second at every start.
+    from links.modbus_client import ModbusClient
+
+    return ModbusClient(endpoint)
 
 
 async def _in_time(work: Coroutine[Any, Any, Result]) -> Result:

@@ -44,6 +44,33 @@ class ByProtocol(fields.Raw):
         return [record_schema(getattr(each, self.part)) for each in PROTOCOLS.values()]
 
 
+class StrictBoolean(fields.Boolean):
+    """true or false; marshmallow's own takes 1, "on" and more."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class StrictFloat(fields.Float):
+    """A number; marshmallow's own takes a text that looks like one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Scalar(fields.Raw):
+    """A number, a text, true or false."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool | int | float | str):
+            raise ValidationError("Must be a number, text, true or false.")
+        return value
+
+
 def record_fields(record: type, *, partial: bool = False) -> dict[str, fields.Field[Any]]:
     """A record's fields as marshmallow's. `partial`: as a merge patch has them, none required, no defaults."""
     return {field.name: _field(field, partial) for field in records.fields(record)}
@@ -91,12 +118,12 @@ def _single(kind: Any, options: dict[str, Any]) -> fields.Field[Any]:
         return _scalar(options)
     if kind is int:
         return fields.Integer(strict=True, **options)
-    plain: dict[Any, type[fields.Field[Any]]] = {str: fields.String, bool: fields.Boolean, float: fields.Float}
+    plain: dict[Any, type[fields.Field[Any]]] = {str: fields.String, bool: StrictBoolean, float: StrictFloat}
     return plain[kind](**options)
 
 
 def _scalar(options: dict[str, Any]) -> fields.Field[Any]:
-    return fields.Raw(**options | {"metadata": {**options.get("metadata", {}), **_SCALAR}})
+    return Scalar(**options | {"metadata": {**options.get("metadata", {}), **_SCALAR}})
 
 
 def _checked(check: Callable[[str], object]) -> Callable[[Any], None]:
@@ -291,6 +318,9 @@ class CreatedTagsSchema(StrictSchema):
 
     ids = fields.List(fields.Integer(), metadata={"description": "ids of the new tags, in the order they were given"})
     total = fields.Integer(metadata={"description": "how many"})
+
+
+CreatedTagSchema = {"anyOf": [TagSchema, CreatedTagsSchema]}
 
 
 class RejectSchema(StrictSchema):

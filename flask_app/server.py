@@ -1,6 +1,7 @@
 """The production server: one process, one event loop for the connections, a pool of threads for Flask."""
 
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -8,13 +9,14 @@ from collections.abc import Callable
 from uvicorn import Config, Server
 
 from flask_app.bridge import Limits, WsgiApp, WsgiBridge
-from flask_app.connection import KEEP_ALIVE_S, MAX_HEAD_BYTES, GuardedConnection
+from flask_app.connection import KEEP_ALIVE_S, GuardedConnection
 from links.notify import notify_ready, notify_stopping
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
 # What is still being answered this long after SIGTERM is given up.
 _GRACE_S = 3
+_OTHER_FILES = 48
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -37,7 +39,7 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
     bridge = WsgiBridge(app, limits)
     config = Config(
         bridge,
-        http=GuardedConnection,
+        http=type("Connection", (GuardedConnection,), {"max_connections": _max_connections()}),
         ws="none",
         loop="uvloop",
         lifespan="off",
@@ -45,7 +47,7 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        h11_max_incomplete_event_size=limits.head,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         backlog=_BACKLOG,
@@ -58,6 +60,16 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server.run(sockets=[sock])
     bridge.close()
+
+
+def _max_connections() -> int:
+    """As many as there are file descriptors for, after raising the soft limit; some stay for the database and its files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = GuardedConnection.max_connections + _OTHER_FILES
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(limit - _OTHER_FILES, 1)
 
 
 class _NotifyingServer(Server):

@@ -101,7 +101,7 @@ class Table:
             binding = self.documents[int(index)]["bindings"][int(parts[1])]
             parts = [binding["protocol"], *parts[2:]]
         column = ".".join(part for part in parts if part not in ("address", "scaling", "limits"))
-        return Fault(f"line {self.lines[int(index)]}: {column}", fault.message)
+        return Fault(_place(self.lines[int(index)], column), fault.message)
 
 
 def read(raw: bytes) -> Table:
@@ -116,20 +116,32 @@ def read(raw: bytes) -> Table:
     table, faults = Table([], []), []
     try:
         header = _header(next(lines, []))
-        for cells in lines:
+        for line, cells in _numbered(lines):
             if not any(cells):
                 continue
             if len(table.lines) == MAX_LINES:
                 raise BadRequest(f"more than {MAX_LINES} lines")
             document, found = _document(header, cells)
-            faults += [Fault(f"line {lines.line_num}: {fault.field}", fault.message) for fault in found]
+            faults += [Fault(_place(line, fault.field), fault.message) for fault in found]
             table.documents.append(document)
-            table.lines.append(lines.line_num)
+            table.lines.append(line)
     except csv.Error as exc:
         raise BadRequest(f"not CSV: line {lines.line_num}: {exc}") from exc
     if faults:
         raise ConfigError(faults)
     return table
+
+
+def _numbered(lines: Any) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the line each begins on: a cell may hold line breaks."""
+    begin = lines.line_num + 1
+    for cells in lines:
+        yield begin, cells
+        begin = lines.line_num + 1
+
+
+def _place(line: int, column: str) -> str:
+    return f"line {line}: {column}" if column else f"line {line}"
 
 
 def _header(cells: list[str]) -> list[Column]:

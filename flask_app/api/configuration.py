@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import yaml
 from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import UnsupportedMediaType
 
 from flask_app.api import resource
-from flask_app.bodies import json_body, parse_yaml
+from flask_app.bodies import json_body, parse_yaml, write_yaml
 from flask_app.database import config
 from flask_app.schemas import ConfigurationSchema, ExportQuerySchema, ImportQuerySchema, ImportResultSchema
 from scada.errors import ConfigError
@@ -32,8 +31,7 @@ class Configuration(MethodView):
         wanted = query.get("format") or ("yaml" if _prefers_yaml() else "json")
         if wanted == "json":
             return resource.as_json(document)
-        text = yaml.dump(document, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
-        return Response(text, mimetype=YAML_TYPES[0])
+        return Response(write_yaml(document), mimetype=YAML_TYPES[0])
 
     @blueprint.problems(400, 409, 413, 415, 422, 507)
     @blueprint.taking(_FILE)
@@ -72,10 +70,3 @@ def _document() -> Any:
 def _prefers_yaml() -> bool:
     accepted = request.accept_mimetypes
     return accepted.best_match(["application/json", *YAML_TYPES]) in YAML_TYPES
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Without aliases: an import refuses them."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True

@@ -233,7 +233,8 @@ def expected_revision() -> int | None:
     tags = request.if_match
     if tags.star_tag:
         return None
-    strong = list(tags.as_set())
+    # werkzeug gives None for an empty tag.
+    strong = [tag for tag in tags.as_set() if tag]
     if len(strong) > 1:
         raise BadRequest("If-Match takes one ETag")
     if not strong or not strong[0].isascii() or not strong[0].isdigit() or len(strong[0]) > 18:

@@ -7,7 +7,15 @@ from flask.views import MethodView
 
 from flask_app.api import resource
 from flask_app.database import config
-from flask_app.schemas import BulkSchema, CreatedTagsSchema, DeviceTagSchema, TagPatchSchema, TagSchema, query_schema
+from flask_app.schemas import (
+    BulkSchema,
+    CreatedTagSchema,
+    CreatedTagsSchema,
+    DeviceTagSchema,
+    TagPatchSchema,
+    TagSchema,
+    query_schema,
+)
 from scada.errors import NotFound
 
 blueprint = resource.ApiBlueprint("tags", "One value of a device each. Bindings may be nested in a tag's document.")
@@ -49,7 +57,7 @@ class DeviceTags(MethodView):
         """List a device's tags."""
         return resource.page(config().list_tags, query, device_id=resource.existing_device(device))
 
-    @blueprint.creating(DeviceTagSchema, TagSchema)
+    @blueprint.creating(DeviceTagSchema, CreatedTagSchema)
     def post(self, device: str) -> Response:
         """Create a tag, or with an array many in one transaction, all or none."""
         device_id, document = resource.device_id(device), resource.document()

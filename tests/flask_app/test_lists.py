@@ -1,0 +1,88 @@
+"""Paging, sorting and filters; ETags."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.support.rest import BOILER
+
+
+@pytest.fixture
+def plant(client: FlaskClient) -> FlaskClient:
+    for index in range(25):
+        tags = [{"name": "level"}, {"name": f"tank{index}"}]
+        client.post("/api/v1/devices", json={"name": f"d{index:02}", "enabled": index % 2 == 0, "tags": tags})
+    return client
+
+
+def names(client: FlaskClient, query: str) -> list[str]:
+    return [each["name"] for each in client.get(f"/api/v1/{query}").json["items"]]
+
+
+def test_pages_are_disjoint_and_complete(plant: FlaskClient) -> None:
+    pages = [plant.get(f"/api/v1/tags?page={page}&page_size=20").json for page in (1, 2, 3, 4)]
+    assert [len(page["items"]) for page in pages] == [20, 20, 10, 0]
+    assert {page["total"] for page in pages} == {50}
+    assert len({tag["id"] for page in pages for tag in page["items"]}) == 50
+
+
+def test_sorting(plant: FlaskClient) -> None:
+    assert names(plant, "devices?sort=-name&page_size=2") == ["d24", "d23"]
+    assert names(plant, "devices?sort=-enabled,name&page_size=2") == ["d00", "d02"]
+    assert names(plant, "tags?sort=name,-id&page_size=1000")[0] == "level"
+
+
+def test_filters(plant: FlaskClient) -> None:
+    assert names(plant, "devices?name=d1*") == [f"d1{index}" for index in range(10)]
+    assert names(plant, "devices?name=d0?&enabled=true") == ["d00", "d02", "d04", "d06", "d08"]
+    assert names(plant, "devices?name=D1*") == []
+    device = plant.get("/api/v1/devices/d07").json["id"]
+    for query in (f"device_id={device}", "device=d07", "device=d?7&name=*"):
+        found = plant.get(f"/api/v1/tags?{query}").json
+        assert {tag["name"] for tag in found["items"]} >= {"level", "tank7"}
+    assert names(plant, "tags?device=nobody") == []
+    assert set(names(plant, "devices/d07/tags")) == {"level", "tank7"}
+    assert names(plant, "devices/d07/tags?name=t*") == ["tank7"]
+
+
+def test_etag_and_if_none_match(client: FlaskClient) -> None:
+    client.post("/api/v1/devices", json={**BOILER, "terms": [{"name": "meter"}]})
+    client.post("/api/v1/items", json={"name": "bar"})
+    for path in (
+        "devices/1",
+        "devices/1/networks",
+        "devices/1/networks/mqtt",
+        "tags/1",
+        "bindings/1",
+        "terms/1",
+        "items/1",
+    ):
+        etag = client.get(f"/api/v1/{path}").headers["ETag"]
+        assert client.get(f"/api/v1/{path}", headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_if_match_guards_every_kind_of_object(client: FlaskClient) -> None:
+    client.post("/api/v1/devices", json={**BOILER, "terms": [{"name": "meter"}]})
+    client.post("/api/v1/items", json={"name": "bar"})
+    for path in ("devices/1/networks/mqtt", "tags/1", "bindings/1", "terms/1", "items/1", "devices/1"):
+        etag = client.get(f"/api/v1/{path}").headers["ETag"]
+        patch = {"address": {"path": "new"}} if path == "bindings/1" else {"description": "new"}
+        patch = {"topic": "new"} if path.endswith("mqtt") else patch
+        assert client.patch(f"/api/v1/{path}", json=patch, headers={"If-Match": etag}).status_code == 200
+        assert client.patch(f"/api/v1/{path}", json=patch, headers={"If-Match": etag}).status_code == 412
+        assert client.delete(f"/api/v1/{path}", headers={"If-Match": etag}).status_code == 412
+        assert client.patch(f"/api/v1/{path}", json=patch, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_the_etag_of_a_change_is_the_next_one_to_send(client: FlaskClient) -> None:
+    etag = client.post("/api/v1/devices", json=BOILER).headers["ETag"]
+    for text in "abc":
+        answer = client.patch("/api/v1/devices/boiler", json={"description": text}, headers={"If-Match": etag})
+        assert answer.status_code == 200
+        etag = answer.headers["ETag"]
+    assert client.get("/api/v1/devices/boiler").headers["ETag"] == etag
+
+
+def test_a_name_of_digits_is_reached_by_id(client: FlaskClient) -> None:
+    client.post("/api/v1/devices", json={"name": "7"})
+    assert client.get("/api/v1/devices/7").status_code == 404
+    assert client.get("/api/v1/devices?name=7").json["total"] == 1

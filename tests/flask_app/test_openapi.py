@@ -1,0 +1,157 @@
+"""The OpenAPI document: every operation behaves as it says, and the page that shows it fetches nothing from elsewhere."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.support.rest import BOILER, application
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+KNOWN = {
+    "device": "boiler",
+    "tag": "boiler@temperature",
+    "term": "1",
+    "item": "1",
+    "binding": "2",
+    "protocol": "modbus",
+}
+EXAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    folder: Path = tmp_path_factory.mktemp("openapi")
+    return application(folder)
+
+
+def _operations() -> list[str]:
+    # Parametrised by name, so that a failure says which operation it was.
+    return [
+        f"{method} {path}"
+        for path, methods in {
+            "/api/v1/devices": "get post",
+            "/api/v1/devices/{device}": "get put patch delete",
+            "/api/v1/devices/{device}/networks": "get",
+            "/api/v1/devices/{device}/networks/{protocol}": "get put patch delete",
+            "/api/v1/devices/{device}/terms": "get post",
+            "/api/v1/devices/{device}/tags": "get post",
+            "/api/v1/terms": "get",
+            "/api/v1/terms/{term}": "get put patch delete",
+            "/api/v1/items": "get post",
+            "/api/v1/items/{item}": "get put patch delete",
+            "/api/v1/tags": "get",
+            "/api/v1/tags/bulk": "post",
+            "/api/v1/tags/{tag}": "get put patch delete",
+            "/api/v1/tags/{tag}/bindings": "get post",
+            "/api/v1/bindings": "get",
+            "/api/v1/bindings/{binding}": "get put patch delete",
+            "/api/v1/protocols": "get",
+            "/api/v1/protocols/{protocol}": "get",
+            "/api/v1/config": "get post put",
+            "/api/v1/tags.csv": "get post",
+            "/api/v1/registers": "get post",
+            "/api/v1/rejects": "get",
+            "/api/v1/rejects/counts": "get",
+        }.items()
+        for method in methods.split()
+    ]
+
+
+@pytest.mark.parametrize("name", _operations())
+def test_operation_answers_what_it_documents(served: Flask, name: str) -> None:
+    """No 5xx, no status and no body that the document does not have; on objects that exist and on others."""
+    method, path = name.split()
+    operation = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", served)[path][method.upper()]
+    client = served.test_client()
+    network = {"mqtt": {}, "modbus": {"host": "127.0.0.1", "port": 9, "connect_timeout_s": 0.1, "timeout_s": 0.1}}
+    whole: dict[str, Any] = {**BOILER, "network": network, "terms": [{"name": "meter"}]}
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(), known=st.sampled_from([True, True, False]))
+    def ask(case: Any, known: bool) -> None:
+        if known and case.path_parameters:
+            if client.get("/api/v1/devices/boiler").status_code == 404:
+                client.post("/api/v1/devices", json=whole)
+            case.path_parameters.update({part: KNOWN[part] for part in case.path_parameters})
+        case.validate_response(case.call(), checks=CHECKS)
+
+    ask()
+
+
+def test_the_list_above_is_complete(client: FlaskClient) -> None:
+    paths = client.get("/api/v1/openapi.json").json["paths"]
+    verbs = {"get", "put", "post", "patch", "delete"}
+    assert sorted(_operations()) == sorted(
+        f"{verb} {path}" for path, each in paths.items() for verb in each if verb in verbs
+    )
+
+
+def test_document_is_openapi_3_1_with_bounds_docs_and_defaults(client: FlaskClient) -> None:
+    document = client.get("/api/v1/openapi.json").json
+    assert document["openapi"].startswith("3.1")
+    register = document["components"]["schemas"]["ModbusAddress"]["properties"]["register"]
+    assert register["type"] == "integer"
+    assert (register["minimum"], register["maximum"]) == (0, 65535)
+    assert "counted from 0" in register["description"]
+    order = document["components"]["schemas"]["ModbusAddress"]["properties"]["order"]
+    assert (order["enum"], order["default"]) == (["ABCD", "CDAB", "BADC", "DCBA"], "ABCD")
+    for path in document["paths"].values():
+        for verb, operation in path.items():
+            if verb != "parameters":
+                assert operation["summary"]
+
+
+def test_root_leads_to_the_page(client: FlaskClient) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs/")
+    assert client.get("/docs/").status_code == 200
+
+
+def test_page_and_its_scripts_fetch_nothing_from_elsewhere(client: FlaskClient) -> None:
+    page = client.get("/docs/").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {name for name in files if not name.startswith("/api/")} == {
+        "swagger-ui.css",
+        "favicon-32x32.png",
+        "swagger-ui-bundle.js",
+        "start.js",
+    }
+    for name in files:
+        assert "//" not in name
+        assert client.get(name if name.startswith("/") else f"/docs/{name}").status_code == 200
+    style = client.get("/docs/swagger-ui.css").text
+    assert not re.findall(r"url\((?!\"?'?(?:data:|#))", style)
+    assert "@import" not in style
+    assert "http" not in client.get("/docs/start.js").text
+
+
+def test_what_a_script_might_fetch_is_forbidden_by_policy(client: FlaskClient) -> None:
+    for path in ("/docs/", "/api/v1/devices", "/nothing"):
+        policy = client.get(path).headers["Content-Security-Policy"]
+        rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+        assert rules["default-src"] == "'none'"
+        assert rules["script-src"] == rules["connect-src"] == rules["font-src"] == "'self'"
+        assert "http" not in policy
+        assert "unsafe-eval" not in policy
+        assert client.get(path).headers["X-Content-Type-Options"] == "nosniff"
+        assert client.get(path).headers["X-Frame-Options"] == "DENY"
