@@ -26,6 +26,7 @@ Network = IPv4Network | IPv6Network
 _BACKLOG = 512
 _ACCEPTS_PER_TURN = 64  # one burst of newcomers must not hold up those who are served
 _SWEEP_PERIOD_S = 1.0
+_NOTICE_PERIOD_S = 60.0
 _OUT_OF_FDS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY_ACCEPT_S = 0.5
 
@@ -64,6 +65,7 @@ class ModbusListener:
         self._active: OrderedDict[Connection, None] = OrderedDict()
         self._spare_fd: int | None = os.open(os.devnull, os.O_RDONLY)
         self._states: set[str] = set()
+        self._noticed: dict[str, int] = {}
         self._sweeper: asyncio.TimerHandle | None = self._loop.call_later(_SWEEP_PERIOD_S, self._sweep)
         self._all_closed: asyncio.Event | None = None
 
@@ -194,7 +196,7 @@ class ModbusListener:
     def broke(self, host: str, reason: str) -> None:
         """A connection ends because of what the client sent, or did not send."""
         self.counters.broken += 1
-        self._enter("broken", f"closing a connection from {host}: {reason}; more are only counted")
+        self._notice(f"closed a connection from {host}: {reason}", "broken connections")
 
     def speaks(self, connection: Connection) -> Callable[[Connection], None]:
         """This connection completed its first request. The answer is what it shall call after each one."""
@@ -221,6 +223,20 @@ class ModbusListener:
                 connection.shed()
         if len(self) < self._limits.max_connections:
             self._leave("full", f"{len(self)} connections: room for more again")
+
+    def _notice(self, message: str, kind: str) -> None:
+        """Log the first of a kind, and once a minute how many there were since."""
+        if kind not in self._noticed:
+            self._noticed[kind] = 0
+            logger.warning("%s", message)
+            self._loop.call_later(_NOTICE_PERIOD_S, self._forget, kind)
+        else:
+            self._noticed[kind] += 1
+
+    def _forget(self, kind: str) -> None:
+        more = self._noticed.pop(kind)
+        if more:
+            logger.warning("%d more %s within %d s", more, kind, _NOTICE_PERIOD_S)
 
     def _enter(self, state: str, message: str) -> None:
         if state not in self._states:
