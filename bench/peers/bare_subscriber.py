@@ -14,6 +14,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from links.loop import new_event_loop
 
 
+LIMIT_S = 60.0
+
+
 async def run(port: int, client_id: str, count: int) -> None:
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
@@ -33,7 +36,9 @@ async def run(port: int, client_id: str, count: int) -> None:
     def read() -> None:
         for _ in range(64):
             before = received
-            if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or received == before:
+            if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise SystemExit("the broker is gone")
+            if received == before:
                 return
 
     client.on_message = on_message
@@ -42,10 +47,12 @@ async def run(port: int, client_id: str, count: int) -> None:
     client.on_subscribe = lambda *_: subscribed.set()
     client.connect("127.0.0.1", port)
     loop.add_reader(client.socket(), read)
-    await subscribed.wait()
+    async with asyncio.timeout(LIMIT_S):
+        await subscribed.wait()
     print("ready", flush=True)
     if count:
-        await done.wait()
+        async with asyncio.timeout(LIMIT_S):
+            await done.wait()
         print(time.perf_counter() - first, flush=True)
     loop.remove_reader(client.socket())
     client.disconnect()
