@@ -4,6 +4,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(quick: bool) -> list[dict[str, Any]]:
         total = store.list_tags(page_size=1)[1]
         pages = [1, 2, total // 200, total // 100]
         times = [
-            _timed(lambda page=page, sort=sort: store.list_tags(page, 100, sort))
+            _timed(partial(store.list_tags, page, 100, sort))
             for _ in range(5)
             for page in pages
             for sort in ((), ("name",), ("-name",))

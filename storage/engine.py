@@ -151,7 +151,9 @@ def _watch(engine: Engine, path: Path) -> None:
             raise LinkError("database: its file was deleted")
         if found != opened:
             # Not followed: SQLite would mix what stands in the old file's -wal into the new one.
-            raise LinkError("database: its file was replaced while programs had it open; stop them all, then start again")
+            raise LinkError(
+                "database: its file was replaced while programs had it open; stop them all, then start again"
+            )
 
     event.listen(engine, "checkout", compare)
 
