@@ -13,7 +13,6 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from links.loop import new_event_loop
 
-
 LIMIT_S = 60.0
 
 
