@@ -8,8 +8,9 @@ from flask import Flask, Response
 from flask_smorest import Api
 
 from flask_app.api import blueprints
+from flask_app.messages import ProblemSchema
 from flask_app.problems import MEDIA_TYPE
-from flask_app.schemas import ByProtocol, ProblemSchema
+from flask_app.record_schemas import ByProtocol
 
 VERSION = "0.1.0"
 PATH = "/api/v1/openapi.json"

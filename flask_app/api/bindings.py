@@ -6,12 +6,12 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
-from flask_app.schemas import BindingPatchSchema, BindingSchema, query_schema
+from flask_app.messages import query_schema
+from flask_app.schemas import BindingPatchSchema, BindingSchema
 
-blueprint = resource.ApiBlueprint(
-    "bindings", "How one protocol reaches one tag; `address` and `options` are the protocol's."
-)
+blueprint = ApiBlueprint("bindings", "How one protocol reaches one tag; `address` and `options` are the protocol's.")
 _Query = query_schema("Binding", "id", "tag_id", "device_id", "protocol", "direction")
 _TagQuery = query_schema("TagBinding", "id", "protocol", "direction")
 

@@ -7,12 +7,14 @@ from flask.views import MethodView
 from werkzeug.exceptions import UnsupportedMediaType
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.bodies import json_body, parse_yaml, write_yaml
 from flask_app.database import config
-from flask_app.schemas import ConfigurationSchema, ExportQuerySchema, ImportQuerySchema, ImportResultSchema
+from flask_app.messages import ExportQuerySchema, ImportQuerySchema, ImportResultSchema
+from flask_app.schemas import ConfigurationSchema
 from scada.errors import ConfigError
 
-blueprint = resource.ApiBlueprint("configuration", "The whole configuration as one JSON or YAML file.")
+blueprint = ApiBlueprint("configuration", "The whole configuration as one JSON or YAML file.")
 # The second is what people wrote before RFC 9512 registered the first.
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
 _FILE = {"application/json": ConfigurationSchema, YAML_TYPES[0]: ConfigurationSchema}

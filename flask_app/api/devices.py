@@ -6,12 +6,12 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
-from flask_app.schemas import DevicePatchSchema, DeviceSchema, query_schema
+from flask_app.messages import query_schema
+from flask_app.schemas import DevicePatchSchema, DeviceSchema
 
-blueprint = resource.ApiBlueprint(
-    "devices", "Equipment. Networks, terms and tags may be nested in a device's document."
-)
+blueprint = ApiBlueprint("devices", "Equipment. Networks, terms and tags may be nested in a device's document.")
 _Query = query_schema("Device", "id", "name", "description", "enabled", "revision")
 
 

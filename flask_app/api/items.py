@@ -6,10 +6,12 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
-from flask_app.schemas import ItemPatchSchema, ItemSchema, query_schema
+from flask_app.messages import query_schema
+from flask_app.schemas import ItemPatchSchema, ItemSchema
 
-blueprint = resource.ApiBlueprint("items", "Reusable definitions of a quantity; a tag made from an item inherits them.")
+blueprint = ApiBlueprint("items", "Reusable definitions of a quantity; a tag made from an item inherits them.")
 _Query = query_schema("Item", "id", "name", "description", "data_type", "unit", "revision")
 
 

@@ -4,10 +4,11 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.schemas import NetworkPatchSchema, NetworkSchema, NetworksSchema
 
-blueprint = resource.ApiBlueprint("networks", "How a device speaks a protocol: topic, host and port, serial line.")
+blueprint = ApiBlueprint("networks", "How a device speaks a protocol: topic, host and port, serial line.")
 
 
 @blueprint.route("/devices/<device>/networks")

@@ -7,11 +7,13 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
-from flask_app.schemas import ProtocolSchema, page_schema, record_schema
+from flask_app.api.blueprint import ApiBlueprint
+from flask_app.messages import ProtocolSchema, page_schema
+from flask_app.record_schemas import record_schema
 from scada.errors import NotFound
 from scada.registry import PROTOCOLS, Protocol
 
-blueprint = resource.ApiBlueprint("protocols", "The protocols, with the JSON schemas of their parts.")
+blueprint = ApiBlueprint("protocols", "The protocols, with the JSON schemas of their parts.")
 _PARTS = ("network", "address", "options", "term")
 
 

@@ -7,15 +7,16 @@ from flask.views import MethodView
 
 from flask_app import probe
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.errors import respond
-from flask_app.schemas import RegistersQuerySchema, RegistersSchema, RegisterWriteSchema
+from flask_app.messages import RegistersQuerySchema, RegistersSchema, RegisterWriteSchema
 from scada.config import ModbusNetwork
 from scada.errors import DeviceRefused, LinkError, NotFound, ProtocolError
 from scada.modbus.endpoint import Endpoint
 from scada.schema import parse
 
-blueprint = resource.ApiBlueprint("registers", "Registers of a configured Modbus device, read and written at once.")
+blueprint = ApiBlueprint("registers", "Registers of a configured Modbus device, read and written at once.")
 
 
 @blueprint.route("/registers")

@@ -6,10 +6,11 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import stores
-from flask_app.schemas import RejectCountsSchema, RejectSchema, query_schema
+from flask_app.messages import RejectCountsSchema, RejectSchema, query_schema
 
-blueprint = resource.ApiBlueprint("rejects", "Messages and values that were not written: the newest 1,000, and counts.")
+blueprint = ApiBlueprint("rejects", "Messages and values that were not written: the newest 1,000, and counts.")
 _Query = query_schema("Reject", "id", "topic", "payload", "code", "reason", "device", "tag")
 
 

@@ -8,10 +8,11 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from flask_app import spreadsheet
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
-from flask_app.schemas import TableImportSchema, TableQuerySchema, TableResultSchema
+from flask_app.messages import TableImportSchema, TableQuerySchema, TableResultSchema
 
-blueprint = resource.ApiBlueprint("table", "Tags with their bindings as CSV, one line each.")
+blueprint = ApiBlueprint("table", "Tags with their bindings as CSV, one line each.")
 _MEDIA_TYPE = "text/csv"
 _CONTENT = {_MEDIA_TYPE: {"type": "string", "description": "the columns are in the documentation"}}
 _PAGE = 10_000

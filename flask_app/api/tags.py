@@ -6,7 +6,9 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
+from flask_app.messages import query_schema
 from flask_app.schemas import (
     BulkSchema,
     CreatedTagSchema,
@@ -14,11 +16,10 @@ from flask_app.schemas import (
     DeviceTagSchema,
     TagPatchSchema,
     TagSchema,
-    query_schema,
 )
 from scada.errors import NotFound
 
-blueprint = resource.ApiBlueprint("tags", "One value of a device each. Bindings may be nested in a tag's document.")
+blueprint = ApiBlueprint("tags", "One value of a device each. Bindings may be nested in a tag's document.")
 _FILTERS = ("id", "term_id", "item_id", "name", "description", "data_type", "unit")
 _Query = query_schema("Tag", *_FILTERS, "device_id", "device")
 _DeviceQuery = query_schema("DeviceTag", *_FILTERS)

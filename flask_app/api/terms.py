@@ -6,12 +6,12 @@ from flask import Response
 from flask.views import MethodView
 
 from flask_app.api import resource
+from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
-from flask_app.schemas import TermPatchSchema, TermSchema, query_schema
+from flask_app.messages import query_schema
+from flask_app.schemas import TermPatchSchema, TermSchema
 
-blueprint = resource.ApiBlueprint(
-    "terms", "Logical units behind a device, such as a meter with its own Modbus unit id."
-)
+blueprint = ApiBlueprint("terms", "Logical units behind a device, such as a meter with its own Modbus unit id.")
 _Query = query_schema("Term", "id", "device_id", "name", "description")
 _DeviceQuery = query_schema("DeviceTerm", "id", "name", "description")
 

@@ -1,0 +1,132 @@
+"""The blueprint of a resource: decorators that say what a view takes and answers, for the document and for the check."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flask_smorest import Blueprint
+from marshmallow import RAISE, Schema
+
+from flask_app.messages import ProblemSchema, page_schema
+
+MERGE_PATCH = "application/merge-patch+json"
+_IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "schema": {"type": "string"},
+    "description": "ETag of the object as it was read; 412 when it was changed since",
+}
+_IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "304 when the object still has this ETag",
+}
+_PROBLEMS = {
+    400: "the body is not well-formed",
+    404: "there is no such object",
+    406: "no media type that is accepted can be given",
+    409: "it contradicts what is stored",
+    412: "it was changed since it was read",
+    413: "the body is too long",
+    415: "the body is of another media type",
+    422: "the input has faults; `errors` lists every one",
+    424: "the device did not answer, or refused",
+    503: "the database does not answer; try again",
+    507: "the database's disk is full",
+}
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A blueprint below /api/v1 whose decorators document what the views here do."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(name, __name__, url_prefix="/api/v1", description=description)
+
+    def problems(self, *statuses: int) -> Callable[[View], View]:
+        """Document refusals, and what every operation can answer: 406 and the database's trouble."""
+
+        def decorator(view: View) -> View:
+            for status in (*statuses, 406, 503):
+                view = self.alt_response(
+                    status,
+                    schema=ProblemSchema,
+                    content_type="application/problem+json",
+                    description=_PROBLEMS[status],
+                )(view)
+            return view
+
+        return decorator
+
+    def listing(self, query: type[Schema], schema: type[Schema]) -> Callable[[View], View]:
+        """A GET of one page. The view gets the query's arguments."""
+        return _chain(
+            self.problems(404, 422),
+            self.response(200, page_schema(schema), description="one page, and how many there are in all"),
+            self.asking(query),
+        )
+
+    def reading(self, schema: Any) -> Callable[[View], View]:
+        """A GET of one object."""
+        return _chain(
+            self.problems(404),
+            self.doc(parameters=[_IF_NONE_MATCH]),
+            self.alt_response(304, description="not changed"),
+            self.response(200, schema, description="the object", headers={"ETag": {"schema": {"type": "string"}}}),
+        )
+
+    def reporting(self, schema: Any, *problems: int) -> Callable[[View], View]:
+        """A GET of something that is no object of the configuration."""
+        return _chain(self.problems(*problems), self.response(200, schema, description="as it is now"))
+
+    def creating(self, schema: Any, result: Any = None) -> Callable[[View], View]:
+        """A POST of one object."""
+        location = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
+        return _chain(
+            self.problems(400, 404, 409, 413, 415, 422, 507),
+            self.taking({"application/json": schema}),
+            self.response(201, result or schema, description="the whole new object", headers=location),
+        )
+
+    def changing(self, schema: Any, result: Any = None, *media_types: str) -> Callable[[View], View]:
+        """A PUT of one object, or with a schema of its own and a further media type a PATCH."""
+        return _chain(
+            self.problems(400, 404, 409, 412, 413, 415, 422, 507),
+            self.taking(dict.fromkeys(("application/json", *media_types), schema)),
+            self.doc(parameters=[_IF_MATCH]),
+            self.response(200, result or schema, description="the whole object as it is now"),
+        )
+
+    def patching(self, schema: Any, result: Any) -> Callable[[View], View]:
+        """A PATCH of one object."""
+        return self.changing(schema, result, MERGE_PATCH)
+
+    def deleting(self) -> Callable[[View], View]:
+        """A DELETE of one object."""
+        return _chain(
+            self.problems(404, 409, 412, 507),
+            self.doc(parameters=[_IF_MATCH]),
+            self.response(204, description="it is gone"),
+        )
+
+    def asking(self, query: type[Schema]) -> Callable[[View], View]:
+        """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""
+        return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]
+
+    def answering(self, schema: Any, text: str, media_type: str = "application/json") -> Callable[[View], View]:
+        """Document the answer 200."""
+        return self.response(200, schema, description=text, content_type=media_type)  # type: ignore[no-any-return]
+
+    def taking(self, content: Mapping[str, Any]) -> Callable[[View], View]:
+        """Document the body: media type to schema. The store checks it, all faults at once."""
+        body = {media_type: {"schema": schema} for media_type, schema in content.items()}
+        return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]
+
+
+def _chain(*decorators: Callable[[Any], Any]) -> Callable[[View], View]:
+    def decorator(view: View) -> View:
+        for each in reversed(decorators):
+            view = each(view)
+        return view
+
+    return decorator
