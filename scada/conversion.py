@@ -18,7 +18,7 @@ from scada.config import (
     TagConfig,
 )
 from scada.modbus.limits import Table
-from scada.modbus.registers import RegisterType
+from scada.modbus.registers import EXACT_FLOAT, RegisterType
 from scada.paths import compile_path
 from scada.payload import decode_payload
 from scada.scaling import Limits, Scaling, round_half_away
@@ -153,6 +153,10 @@ def _integer(value: Any) -> int:
     if kind is int:
         return cast(int, value)
     if kind is float:
+        if abs(value) >= EXACT_FLOAT:  # JSON's -2**63-1 arrives as the float -2**63, which is another integer
+            raise BadValue(
+                RejectCode.OUT_OF_RANGE, f"must be an integer of 64 bits, or a number below 2**53, not {value!r}"
+            )
         if value.is_integer():
             return int(value)
         raise BadValue(RejectCode.NOT_INTEGER, f"must be an integer, not {value!r}")

@@ -219,3 +219,13 @@ def test_no_payload_raises(payload: bytes) -> None:
 def test_the_raw_value_of_a_scaled_integer_may_be_a_fraction() -> None:
     device = plan(tag(data_type="int", scaling=(10, 0)))
     assert [w.value for w in run(device, {"t": 21.54}).writes] == [215]
+
+
+@pytest.mark.parametrize("data_type", ["int", "float"])
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63) - 1000, 2**64, 2**64 + 1, 2**70])
+def test_an_integer_beyond_64_bits_is_never_written_as_another_one(data_type: str, number: int) -> None:
+    for register_type in ("int64", "uint64"):
+        device = plan(tag(data_type=data_type, modbus={"type": register_type}))
+        writes, rejects = run(device, b'{"t": %d}' % number)
+        assert writes == []
+        assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]
