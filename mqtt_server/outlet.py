@@ -15,7 +15,7 @@ from links.backoff import Backoff
 from mqtt_server.parking import Parking
 from mqtt_server.slots import Entry, Slot, Ticket
 from scada.errors import DeviceRefused, LinkError, ProtocolError
-from scada.mapping import OutPlan, Write
+from scada.mapping import OutPlan, Write, flag_plan
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.writes import WriteRequest, plan_writes
 from scada.values import BadValue, RejectCode, Value
@@ -71,6 +71,9 @@ class Outlet:
         """A slot for a binding; starts its fail-safe timer."""
         slot = self.slots[out.binding_id] = Slot(out)
         slot.last_source = self._loop.time()
+        flag = flag_plan(out)
+        if flag is not None:
+            slot.flag = self.slots[flag.binding_id] = Slot(flag)
         self._arm_failsafe(slot)
         return slot
 
@@ -78,6 +81,8 @@ class Outlet:
         """Forget a binding. Its values that wait are the caller's to settle; an answer that still comes changes nothing."""
         slot = self.slots.pop(binding_id)
         slot.gone = True
+        if slot.flag is not None:
+            self.remove(slot.flag.out.binding_id)
         self._dirty.pop(slot, None)
         self._disarm(slot)
         return slot
@@ -85,8 +90,8 @@ class Outlet:
     def offer(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
         """A new value for a binding; it is sent as soon as the link is free."""
         slot.last_source = self._loop.time()
-        if slot.silent:
-            self._arm_failsafe(slot)
+        if slot.silent is not False and slot.out.options.failsafe is not None:
+            self._set_silent(slot, False)
         dropped = slot.offer(write, ticket)
         if dropped:
             self._drop(slot, dropped, RejectCode.OVERFLOW, f"{slot.out.place}: queue full, oldest value dropped")
@@ -316,7 +321,6 @@ class Outlet:
         self.mark(slot)
 
     def _arm_failsafe(self, slot: Slot) -> None:
-        slot.silent = False
         failsafe = slot.out.options.failsafe
         if failsafe is not None:
             self._arm(slot, max(slot.last_source + failsafe.after_s - self._loop.time(), 0.01), self._check_silence)
@@ -329,18 +333,31 @@ class Outlet:
         if silent_s < failsafe.after_s:
             self._arm_failsafe(slot)
             return
-        slot.silent = True
-        value = cast(Value, failsafe.value)
+        self._set_silent(slot, True)
         where = f"{slot.out.device}@{slot.out.tag}"
+        log.warning("%s: silent for %.1f s", where, silent_s)
+        if failsafe.value is None:
+            return
+        value = cast(Value, failsafe.value)
         try:
             write = Write(slot.out, slot.out.encode(value), value, 0)
         except BadValue as error:
-            log.error("%s: silent for %.1f s, but its fail-safe value cannot be written: %s", where, silent_s, error)
+            log.error("%s: its fail-safe value cannot be written: %s", where, error)
             return
-        log.warning("%s: silent for %.1f s, fail-safe value %r is written", where, silent_s, value)
+        log.warning("%s: fail-safe value %r is written", where, value)
         slot.offer(write, None)
         slot.last = None
         self.mark(slot)
+
+    def _set_silent(self, slot: Slot, silent: bool) -> None:
+        """Raise or lower the flag; a source that speaks is watched again."""
+        slot.silent = silent
+        if not silent:
+            self._arm_failsafe(slot)
+        if slot.flag is not None:
+            out = slot.flag.out
+            slot.flag.offer(Write(out, out.encode(int(silent)), int(silent), 0), None)
+            self.mark(slot.flag)
 
 
 def _slots(request: WriteRequest) -> list[Slot]:

@@ -47,7 +47,10 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One binding's values on their way out, and itself the cell that is sent. Times are monotonic seconds."""
+    """One binding's values on their way out, and itself the cell that is sent. Times are monotonic seconds.
+
+    `silent` says whether the source is (None: not known yet); `flag` is the slot of the register that tells it to readers.
+    """
 
     out: OutPlan
     queue: deque[Entry] = field(default_factory=deque)
@@ -59,7 +62,8 @@ class Slot:
     refused_until: float = float("-inf")
     refusal: str = ""
     alone: bool = False
-    silent: bool = False
+    silent: bool | None = None
+    flag: "Slot | None" = None
     gone: bool = False
     unit_id: int = 0
     table: Table = Table.HOLDING_REGISTER

@@ -184,10 +184,17 @@ class ModbusAddress:
 
 @dataclass(frozen=True, slots=True)
 class Failsafe:
-    """The value written when the source has been silent for too long."""
+    """What happens when the source has been silent for too long: a value is written, a flag is raised, or both."""
 
-    value: object = spec("engineering value")
     after_s: float = spec("silence of the source", minimum=0.1, maximum=86_400)
+    value: object | None = spec("engineering value to write; left out: the last value stays", None)
+    flag: int | None = spec(
+        "holding register of the same unit that is 1 while the source is silent, else 0", None, minimum=0, maximum=65535
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.value is None and self.flag is None:
+            yield Fault("", "needs a value, a flag, or both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ class ModbusOptions:
     every_value: bool = spec("write every value in order instead of only the latest", False)
     verify: bool = spec("read the registers back after the write and compare", False)
     round: bool | None = spec("round a fraction for an integer type; left out: only when the binding scales", None)
-    failsafe: Failsafe | None = spec("value written when the source is silent", None)
+    failsafe: Failsafe | None = spec("what is written when the source is silent", None)
 
     def faults(self) -> Iterator[Fault]:
         if 0 < self.rewrite_s < 0.1:

@@ -4,7 +4,7 @@ Pure: the plan of a device holds closures; mapping a message touches no clock, n
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from scada.config import (
@@ -21,7 +21,7 @@ from scada.conversion import compile_encode, compile_read, encode_coil, kind_of
 from scada.errors import ConfigError, Fault
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import Table
-from scada.modbus.registers import codec
+from scada.modbus.registers import RegisterType, codec
 from scada.paths import compile_path
 from scada.payload import decode_payload
 from scada.timestamps import compile_time
@@ -175,6 +175,23 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
     topic = network.topic or default_topic(device.id)
     return DevicePlan(
         device.id, device.name, device.revision, topic, tuple(tags), samples, _compile_time(network), tuple(faults)
+    )
+
+
+def flag_plan(out: OutPlan) -> OutPlan | None:
+    """Where the stale flag of a binding stands, under the binding's negated id; None when it has none."""
+    failsafe = out.options.failsafe
+    if failsafe is None or failsafe.flag is None:
+        return None
+    return replace(
+        out,
+        binding_id=-out.binding_id,
+        table=Table.HOLDING_REGISTER,
+        address=failsafe.flag,
+        count=1,
+        bit=None,
+        options=ModbusOptions(rewrite_s=out.options.rewrite_s),
+        encode=codec(RegisterType.UINT16).encode,
     )
 
 

@@ -86,8 +86,9 @@ class BindingDraft:
     def constants(self) -> Iterable[tuple[str, object]]:
         """(path, value) of each value that the options name: it must be of the tag's type."""
         options = self.row["options"] or {}
-        if options.get("failsafe") is not None:
-            yield join(self.path, "options.failsafe.value"), options["failsafe"]["value"]
+        failsafe = options.get("failsafe") or {}
+        if failsafe.get("value") is not None:
+            yield join(self.path, "options.failsafe.value"), failsafe["value"]
         for text, value in (options.get("enum") or {}).items():
             yield join(self.path, f"options.enum.{text}"), value
 

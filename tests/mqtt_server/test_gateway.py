@@ -167,6 +167,18 @@ async def test_fail_safe_value_when_the_source_is_silent(plant: Plant, device: F
     await plant.wait(lambda: device.registers[0] == 99, "and silent again")
 
 
+async def test_a_flag_beside_the_value_tells_that_the_source_is_silent(plant: Plant, device: FaultDevice) -> None:
+    plant.device("boiler", device.port, [tag("t", 0, options={"failsafe": {"after_s": 0.8, "flag": 50}})])
+    device.registers[0] = 7
+    await plant.start()
+    await plant.wait(lambda: device.registers[50] == 1, "an old value is marked when nothing comes after the start")
+    assert device.registers[0] == 7
+    await plant.publish([("plant/boiler", b'{"t": 5}')])
+    await plant.wait(lambda: device.registers[50] == 0 and device.registers[0] == 5, "the source speaks")
+    await plant.wait(lambda: device.registers[50] == 1, "the source is silent")
+    assert device.registers[0] == 5
+
+
 async def test_read_back_finds_a_device_that_keeps_another_value(plant: Plant, device: FaultDevice) -> None:
     plant.device("boiler", device.port, [tag("t", 0, options={"verify": True})])
     device.forgetful = True
