@@ -49,7 +49,7 @@ def compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value
         steps.append(_compile_type(DataType.FLOAT, options.numeric_text))
         steps.append(Scaling(scaling.gain, scaling.offset).to_engineering)
         if tag.data_type is DataType.INT:
-            steps.append(_rounded)
+            steps.append(_whole)
     else:
         steps.append(_compile_type(tag.data_type, options.numeric_text))
     if numeric:
@@ -99,6 +99,14 @@ def _is_identity(scaling: ScalingConfig) -> bool:
 
 def _rounded(value: Any) -> Any:
     return round_half_away(value) if type(value) is float else value
+
+
+def _whole(value: Any) -> Any:
+    """An integer that every part can hold: JSON, and with it the outbox, ends at 64 bits."""
+    whole = _rounded(value)
+    if not -(2**63) <= whole < 2**64:
+        raise BadValue(RejectCode.OUT_OF_RANGE, f"must be an integer of 64 bits after scaling, not {value!r}")
+    return whole
 
 
 def encode_coil(value: Value) -> bytes:

@@ -229,3 +229,10 @@ def test_an_integer_beyond_64_bits_is_never_written_as_another_one(data_type: st
         writes, rejects = run(device, b'{"t": %d}' % number)
         assert writes == []
         assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]
+
+
+def test_a_scaled_integer_that_the_outbox_cannot_hold_is_rejected() -> None:
+    device = plan(tag(data_type="int", scaling=(1e10, 0), modbus={"type": "float64"}))
+    writes, rejects = run(device, {"t": 1e15})
+    assert writes == []
+    assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]
