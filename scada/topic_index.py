@@ -40,9 +40,11 @@ class TopicIndex(Generic[V]):
             if not values:
                 del self._plain[topic_filter]
             return
-        self._end(topic_filter).remove(value)
-        self._wild -= 1
-        self._prune(self._root, topic_filter.split("/"))
+        try:
+            self._end(topic_filter).remove(value)
+            self._wild -= 1
+        finally:
+            self._prune(self._root, topic_filter.split("/"))
 
     def find(self, topic: str) -> list[V]:
         """The values of every filter that matches `topic`; the list is the caller's to read, not to change."""

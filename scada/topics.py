@@ -1,11 +1,10 @@
-"""MQTT topics: which names and filters we accept and which filter matches which topic.
+"""MQTT topics: which names and filters we accept.
 
 Stricter than MQTT 3.1.1 section 4.7 where a broker or a reader would stumble: a space closes the connection of the embedded
 broker, and a level `*` or `>` is a wildcard to it (measured: a subscription to `a/*` receives `a/b`).
 """
 
 import unicodedata
-from itertools import zip_longest
 
 from scada.errors import ConfigError, Fault
 
@@ -55,38 +54,6 @@ def check_name(text: str) -> None:
     fault = _name_fault(text)
     if fault:
         raise ConfigError([Fault("", fault)])
-
-
-def is_name_safe(text: str) -> bool:
-    """Whether check_name lets `text` pass."""
-    return not _name_fault(text)
-
-
-def matches(filter: str, topic: str) -> bool:
-    """Whether a subscription to `filter` receives what is published under `topic` (MQTT 3.1.1 section 4.7)."""
-    if topic[:1] == "$" and filter[:1] in ("+", "#"):  # section 4.7.2
-        return False
-    levels = topic.split("/")
-    wanted = filter.split("/")
-    for depth, part in enumerate(wanted):
-        if part == "#":  # also the level before it: a/# receives a
-            return True
-        if depth == len(levels) or part not in ("+", levels[depth]):
-            return False
-    return len(wanted) == len(levels)
-
-
-def overlaps(filter_a: str, filter_b: str) -> bool:
-    """Whether there is a topic that both filters match."""
-    for one, other in ((filter_a, filter_b), (filter_b, filter_a)):
-        if one[:1] == "$" and other[:1] in ("+", "#"):  # section 4.7.2
-            return False
-    for a, b in zip_longest(filter_a.split("/"), filter_b.split("/")):
-        if a == "#" or b == "#":
-            return True
-        if a is None or b is None or (a != b and a != "+" and b != "+"):
-            return False
-    return True
 
 
 def _topic_fault(text: str) -> str:

@@ -30,30 +30,6 @@ class Outbox:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def put(self, rows: Sequence[OutboxRow]) -> None:
-        """Append rows, in order. A row whose binding was deleted meanwhile is left out: there is nowhere to write it."""
-        if rows:
-            with writing(self.engine) as connection:
-                _insert(connection, rows)
-
-    def replace_latest(self, rows: Sequence[OutboxRow]) -> None:
-        """Append rows and delete the older ones of the same bindings; of several of one binding the last counts."""
-        if rows:
-            latest = {row.binding_id: row for row in rows}
-            with writing(self.engine) as connection:
-                _delete_of(connection, latest)
-                _insert(connection, list(latest.values()))
-
-    def delete(self, ids: Iterable[int]) -> None:
-        """Delete rows by their id; those that are gone already are no error."""
-        with writing(self.engine) as connection:
-            delete_rows(connection, OUTBOX, ids)
-
-    def delete_bindings(self, binding_ids: Iterable[int]) -> None:
-        """Delete all rows of these bindings."""
-        with writing(self.engine) as connection:
-            _delete_of(connection, binding_ids)
-
     def apply(
         self,
         *,

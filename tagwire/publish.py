@@ -9,8 +9,7 @@ import click
 from links.environment import open_environment, read_mqtt, seal
 from links.mqtt_publish import publish_once
 from scada.errors import ConfigError, Fault, LinkError
-
-_MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1 section 1.5.3
+from scada.topics import check_topic_name
 
 
 @click.command()
@@ -39,15 +38,8 @@ def publish(topic: str, payload: str, retain: bool, qos: int, timeout_s: float) 
 
 
 def check_topic(topic: str) -> None:
-    """Raise ConfigError for what nobody may publish to (MQTT 3.1.1 section 4.7)."""
-    faults = []
-    if not topic:
-        faults.append(Fault("TOPIC", "must not be empty"))
-    if "+" in topic or "#" in topic:
-        faults.append(Fault("TOPIC", f"must have no wildcard, it is {topic[:80]!r}"))
-    if topic.startswith("$"):
-        faults.append(Fault("TOPIC", f"topics that begin with $ are the broker's own, it is {topic[:80]!r}"))
-    if "\0" in topic or len(topic.encode(errors="surrogateescape")) > _MAX_TOPIC_BYTES:
-        faults.append(Fault("TOPIC", f"must be up to {_MAX_TOPIC_BYTES} bytes without NUL"))
-    if faults:
-        raise ConfigError(faults)
+    """Raise ConfigError for what nobody may publish to."""
+    try:
+        check_topic_name(topic)
+    except ConfigError as exc:
+        raise ConfigError([Fault("TOPIC", fault.message) for fault in exc.faults]) from exc

@@ -131,9 +131,6 @@ def _wrong_length(pdu: bytes, size: int) -> DeviceRefused:
     return _illegal_value(f"function {pdu[0]}: {len(pdu)} bytes instead of {size}")
 
 
-# --- one function's request: decode, then encode ---
-
-
 def decode_read_request(pdu: bytes) -> ReadRequest:
     """Functions 1 to 4 (APS 6.1-6.4)."""
     if len(pdu) != _HEAD_SIZE:
@@ -231,9 +228,6 @@ def _encode_read_write(request: ReadWriteRequest) -> bytes:
     return _READ_WRITE_HEAD.pack(*head) + request.data
 
 
-# --- responses: encode, then decode ---
-
-
 def encode_data_response(function: int, data: bytes) -> bytes:
     """The response of a reading function: what was read, with its byte count."""
     return _BYTE_COUNT_HEAD.pack(function, len(data)) + data
@@ -277,8 +271,6 @@ def _exception_name(code: int) -> str:
     except ValueError:
         return "unknown"
 
-
-# --- any request ---
 
 _DECODE: dict[int, Callable[[bytes], Request]] = {
     Function.READ_COILS: decode_read_request,

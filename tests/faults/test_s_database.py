@@ -62,7 +62,7 @@ def test_s2_on_a_full_disk_a_change_is_refused_and_the_old_configuration_stays(e
     with pytest.raises(LinkError, match="disk is full"):
         store.create_device({"name": "big", "tags": tags})
     with pytest.raises(LinkError, match="disk is full"):
-        outbox.put([OutboxRow(None, binding_id, "x" * 400, 1)] * 2_000)
+        outbox.apply(queued=[OutboxRow(None, binding_id, "x" * 400, 1)] * 2_000)
     assert (store.export_config(), store.revision()) == before
     assert (outbox.load(), integrity(engine)) == ([], "ok")
     full = False

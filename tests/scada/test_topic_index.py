@@ -1,5 +1,6 @@
 """The index finds what MQTT's matching rule says, as paho's own matcher sees it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
@@ -44,3 +45,38 @@ def test_a_wildcard_does_not_see_the_brokers_own_topics() -> None:
     index.add("$SYS/#", "sys")
     assert index.find("$SYS/broker") == ["sys"]
     assert index.find("a/broker") == ["all", "plus"]
+
+
+MATCHES = [
+    ("a", "a", True),
+    ("a", "b", False),
+    ("a/b", "a", False),
+    ("a", "a/b", False),
+    ("a/#", "a", True),
+    ("a/#", "a/b/c", True),
+    ("a/#", "ab", False),
+    ("+", "a", True),
+    ("+", "a/b", False),
+    ("+/+", "/a", True),
+    ("/+", "/a", True),
+    ("+", "/a", False),
+    ("a/+", "a/", True),
+    ("a/+/c", "a/b/c", True),
+    ("a/+/#", "a", False),
+    ("a/+/#", "a/b", True),
+    ("#", "a/b", True),
+    ("#", "$SYS/a", False),
+    ("+/a", "$SYS/a", False),
+    ("$SYS/#", "$SYS/a", True),
+    ("$SYS/+", "$SYS/a", True),
+    ("a/+", "a/$b", True),
+    ("A", "a", False),
+]
+
+
+@pytest.mark.parametrize(("topic_filter", "topic", "expected"), MATCHES)
+def test_the_cases_of_section_4_7(topic_filter: str, topic: str, expected: bool) -> None:
+    index: TopicIndex[str] = TopicIndex()
+    index.add(topic_filter, "x")
+    assert (index.find(topic) == ["x"]) is expected
+    assert topic_matches_sub(topic_filter, topic) is expected

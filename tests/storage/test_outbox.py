@@ -10,21 +10,20 @@ def test_rows_come_back_in_order_and_exactly(engine: Engine, boiler: dict[str, A
     outbox = Outbox(engine)
     one, two = (binding["id"] for binding in boiler["tags"][0]["bindings"])
     values: list[Any] = [1, 1.0, True, False, "1", "ünï", -0.5, 2**53 + 1, 1e300]
-    outbox.put([OutboxRow(None, (one, two)[index % 2], value, index) for index, value in enumerate(values)])
+    outbox.apply(queued=[OutboxRow(None, (one, two)[i % 2], value, i) for i, value in enumerate(values)])
     rows = outbox.load()
     assert [(row.value, type(row.value), row.time_ms) for row in rows] == [
         (value, type(value), index) for index, value in enumerate(values)
     ]
-    outbox.delete([rows[0].id or 0, 999])
-    outbox.delete_bindings([two])
+    outbox.apply(done=[rows[0].id or 0, 999], cleared=[two])
     assert [row.time_ms for row in outbox.load()] == [2, 4, 6, 8]
 
 
 def test_the_latest_replaces_older_rows_of_its_binding_only(engine: Engine, boiler: dict[str, Any]) -> None:
     outbox = Outbox(engine)
     one, two = (binding["id"] for binding in boiler["tags"][0]["bindings"])
-    outbox.put([OutboxRow(None, one, 1, 1), OutboxRow(None, two, 2, 2), OutboxRow(None, one, 3, 3)])
-    outbox.replace_latest([OutboxRow(None, one, 4, 4), OutboxRow(None, one, 5, 5)])
+    outbox.apply(queued=[OutboxRow(None, one, 1, 1), OutboxRow(None, two, 2, 2), OutboxRow(None, one, 3, 3)])
+    outbox.apply(latest=[OutboxRow(None, one, 5, 5)])
     assert [(row.binding_id, row.value) for row in outbox.load()] == [(two, 2), (one, 5)]
 
 
@@ -42,18 +41,15 @@ def test_apply_does_everything_and_tells_the_ids_of_queued_rows(engine: Engine, 
 def test_a_binding_deleted_meanwhile_is_no_error(store: ConfigStore, engine: Engine, boiler: dict[str, Any]) -> None:
     outbox = Outbox(engine)
     one, two = (binding["id"] for binding in boiler["tags"][0]["bindings"])
-    outbox.put([OutboxRow(None, one, 1, 1)])
+    outbox.apply(queued=[OutboxRow(None, one, 1, 1)])
     store.delete_binding(one)
     assert outbox.load() == []
-    outbox.put([OutboxRow(None, one, 2, 2), OutboxRow(None, two, 3, 3)])
-    outbox.replace_latest([OutboxRow(None, one, 4, 4)])
+    outbox.apply(queued=[OutboxRow(None, one, 2, 2), OutboxRow(None, two, 3, 3)])
+    outbox.apply(latest=[OutboxRow(None, one, 4, 4)])
     assert [row.value for row in outbox.load()] == [3]
 
 
 def test_nothing_to_do_is_nothing(engine: Engine) -> None:
     outbox = Outbox(engine)
-    outbox.put([])
-    outbox.replace_latest([])
-    outbox.delete([])
-    outbox.delete_bindings([])
+    assert outbox.apply() == []
     assert outbox.load() == []
