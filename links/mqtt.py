@@ -38,6 +38,7 @@ STABLE_S = 10.0
 """A connection that lasted this long was a good one: the next attempt comes at once."""
 PING_SHARE = 0.7
 """paho finds a dead link after two of its keep-alive periods; with this share of ours that is within 1.5 of ours."""
+KEEPALIVE_LOOK_S = 0.25
 SESSION_S = 7 * 24 * 3600
 
 
@@ -55,6 +56,8 @@ class Delivery(NamedTuple):
     session: int
     mid: int
     qos: int
+    is_repeat: bool = False
+    """The broker sent it before (DUP): it may be older than what came since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class MqttLink:
         self._filters: set[str] = set()
         self._subscribed: set[str] = set()
         self._subscribing: dict[int, list[str]] = {}
+        self._unwanted: set[str] = set()
+        self._unsubscribing: dict[int, list[str]] = {}
         self._published: dict[int, asyncio.Future[None]] = {}
         self._session = 0
         self._received = 0
@@ -118,15 +123,20 @@ class MqttLink:
         backoff = Backoff(first_s=1.0, cap_s=30.0)
         try:
             while True:
+                since = self._loop.time()
                 try:
                     await self._connect()
+                    since = self._loop.time()
+                    await self._stay()
                 except LinkError as error:
                     self._went_offline(str(error))
                     pause_s = backoff.next_delay_s()
                     await asyncio.sleep(max(pause_s, REFUSED_PAUSE_S) if self.state is LinkState.REFUSED else pause_s)
                     continue
-                since = self._loop.time()
-                await self._stay()
+                except Exception:  # the top of this task: without it the program would live on without its broker
+                    log.exception("%s: a fault in the link", self._name)
+                    self._drop()
+                    self._went_offline("a fault in the link")
                 if self._loop.time() - since < STABLE_S:
                     # Another client with our id, or a broker that throws us out: no ping-pong.
                     await asyncio.sleep(backoff.next_delay_s())
@@ -142,17 +152,20 @@ class MqttLink:
 
     def subscribe(self, filters: Iterable[str]) -> None:
         """Have the topics of `filters` delivered, now and after every reconnect."""
-        self._filters.update(filters)
+        wanted = set(filters)
+        self._filters |= wanted
+        self._unwanted -= wanted
         if self.online.is_set():
             self._send_subscribe()
 
     def unsubscribe(self, filters: Iterable[str]) -> None:
-        """Stop the delivery of `filters`."""
-        removed = [each for each in filters if each in self._filters]
-        self._filters.difference_update(removed)
-        self._subscribed.difference_update(removed)
-        if self.online.is_set() and removed:
-            self._client.unsubscribe(removed)
+        """Stop the delivery of `filters`, those too that only an earlier run's session still holds."""
+        removed = set(filters)
+        self._filters -= removed
+        self._subscribed -= removed
+        self._unwanted |= removed
+        if self.online.is_set():
+            self._send_unsubscribe(removed)
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
@@ -210,7 +223,7 @@ class MqttLink:
         client.connect_async(
             settings.host,
             settings.port,
-            max(1, round(settings.keepalive_s * PING_SHARE)),
+            max(1, int(settings.keepalive_s * PING_SHARE)),
             clean_start=not persistent if five else 3,
             properties=properties,
         )
@@ -218,6 +231,7 @@ class MqttLink:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_packet
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_publish = self._on_publish
         client.on_socket_close = self._on_socket_close
         return client
@@ -253,7 +267,7 @@ class MqttLink:
             raise
 
     async def _stay(self) -> None:
-        """Until the connection ends: keep-alive once a second (paho drops a broker that does not answer its ping)."""
+        """Until the connection ends: looks after the keep-alive (paho drops a broker that does not answer its ping)."""
         self.state = LinkState.ONLINE
         self._error = None
         self.online.set()
@@ -263,7 +277,7 @@ class MqttLink:
         try:
             while not self._closed.is_set():
                 try:
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(KEEPALIVE_LOOK_S):
                         await self._closed.wait()
                 except TimeoutError:
                     self._client.loop_misc()
@@ -288,8 +302,15 @@ class MqttLink:
             return
         if not flags.session_present:
             self._subscribed.clear()
+            self._unwanted.clear()
+        self._unsubscribing.clear()
+        # What was asked for and not answered before the connection ended may never have arrived.
+        for batch in self._subscribing.values():
+            self._subscribed.difference_update(batch)
+        self._subscribing.clear()
         self._connack.set_result(None)
         self._send_subscribe()
+        self._send_unsubscribe(self._unwanted)
 
     def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
         # 3.1.1 has no DISCONNECT from the broker; with 5 its reason says why (session taken over, not authorized ...).
@@ -310,7 +331,7 @@ class MqttLink:
 
     def _on_packet(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         self._received += 1
-        delivery = Delivery(self._session, message.mid, message.qos)
+        delivery = Delivery(self._session, message.mid, message.qos, message.dup)
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -335,6 +356,18 @@ class MqttLink:
             if mid is not None:
                 self._subscribing[mid] = batch
                 self._subscribed.update(batch)
+
+    def _send_unsubscribe(self, filters: Iterable[str]) -> None:
+        """They stay unwanted until the broker has confirmed it: a session that is resumed would deliver them for ever."""
+        ordered = sorted(filters)
+        for start in range(0, len(ordered), SUBSCRIBE_BATCH):
+            batch = ordered[start : start + SUBSCRIBE_BATCH]
+            _, mid = self._client.unsubscribe(batch)
+            if mid is not None:
+                self._unsubscribing[mid] = batch
+
+    def _on_unsubscribe(self, _client: Client, _userdata: object, mid: int, *_: object) -> None:
+        self._unwanted.difference_update(self._unsubscribing.pop(mid, ()))
 
     def _on_subscribe(
         self, _client: Client, _userdata: object, mid: int, reasons: list[Any], _properties: object
