@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Network = IPv4Network | IPv6Network
 
 _BACKLOG = 512
-_ACCEPTS_PER_TURN = 64  # one burst of newcomers must not hold up those who are served
+_ACCEPTS_PER_TURN = 16  # one burst of newcomers must not hold up those who are served
 _SWEEP_PERIOD_S = 1.0
 _NOTICE_PERIOD_S = 60.0
 _OUT_OF_FDS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -116,8 +116,6 @@ class ModbusListener:
     def _connections(self) -> list[Connection]:
         return [*self._silent, *self._active]
 
-    # --- accepting ---
-
     def _accept(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
@@ -186,8 +184,6 @@ class ModbusListener:
         address = ip_address(host.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 client of a socket that listens on [::]
         return any((mapped or address) in network for network in self._limits.allow)
-
-    # --- what connections tell ---
 
     def answer_for(self, peer: Peer) -> Answer:
         """The rights of a new connection, as the program decides."""

@@ -88,7 +88,7 @@ def test_tls_1_1_is_too_old(secured: tuple[Process, int, int], authority: Author
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     # The server ended it: had this client given up, the reason would be NO_PROTOCOLS_AVAILABLE.
-    with pytest.raises(ssl.SSLError, match="EOF|ALERT_PROTOCOL_VERSION"):
+    with pytest.raises(ssl.SSLError, match=r"EOF|ALERT_PROTOCOL_VERSION"):
         Wire(secured[1], context)
 
 
