@@ -11,6 +11,7 @@ from flask_app import errors, metrics, pages
 from flask_app.database import Database
 from flask_app.documentation import Documentation
 from flask_app.json_provider import OrjsonProvider
+from flask_app.probe import EXTENSION, Prober
 from flask_app.settings import Settings
 from scada.errors import LinkError
 from storage.engine import INSTANCE_FOLDER
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     metrics.register(app)
     database = Database()
     database.init_app(app)
+    app.extensions[EXTENSION] = Prober()
     _guard(app, settings)
     Documentation(app).serve()
     app.register_blueprint(pages.blueprint())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 # Each holds one of the server's threads.
 MAX_AT_ONCE = 4
-_slots = threading.BoundedSemaphore(MAX_AT_ONCE)
+EXTENSION = "tagwire_prober"
 Result = TypeVar("Result")
 
 
@@ -104,15 +104,21 @@ async def write(endpoint: Endpoint, wanted: Range, values: Sequence[Any]) -> dic
     return {"registers": _words(data), "values": list(values)}
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do it now, in this thread; LinkError when it takes too long or too many others do the same."""
-    if not _slots.acquire(blocking=False):
-        work.close()
-        raise LinkError(f"{MAX_AT_ONCE} devices are being asked already; try again")
-    try:
-        return asyncio.run(_in_time(work))
-    finally:
-        _slots.release()
+class Prober:
+    """Asks devices, a few at a time."""
+
+    def __init__(self) -> None:
+        self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do it now, in this thread; LinkError when it takes too long or too many others do the same."""
+        if not self._slots.acquire(blocking=False):
+            work.close()
+            raise LinkError(f"{MAX_AT_ONCE} devices are being asked already; try again")
+        try:
+            return asyncio.run(_in_time(work))
+        finally:
+            self._slots.release()
 
 
 def _client(endpoint: Endpoint) -> "ModbusClient":

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.messages import query_schema
@@ -35,7 +35,7 @@ class TagBindings(MethodView):
         """List a tag's bindings."""
         return resource.page(config().list_bindings, query, tag_id=resource.existing_tag(tag))
 
-    @blueprint.creating(BindingSchema)
+    @blueprint.creating(BindingSchema, example=examples.BINDING)
     def post(self, tag: str) -> Response:
         """Create a binding."""
         document = config().create_binding(resource.tag_id(tag), resource.document(), who=resource.who())

@@ -79,12 +79,12 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         """A GET of something that is no object of the configuration."""
         return _chain(self.problems(*problems), self.response(200, schema, description="as it is now"))
 
-    def creating(self, schema: Any, result: Any = None) -> Callable[[View], View]:
+    def creating(self, schema: Any, result: Any = None, *, example: Any) -> Callable[[View], View]:
         """A POST of one object."""
         location = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
         return _chain(
             self.problems(400, 404, 409, 413, 415, 422, 507),
-            self.taking({"application/json": schema}),
+            self.taking({"application/json": schema}, example),
             self.response(201, result or schema, description="the whole new object", headers=location),
         )
 
@@ -117,9 +117,10 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         """Document the answer 200."""
         return self.response(200, schema, description=text, content_type=media_type)  # type: ignore[no-any-return]
 
-    def taking(self, content: Mapping[str, Any]) -> Callable[[View], View]:
+    def taking(self, content: Mapping[str, Any], example: Any = None) -> Callable[[View], View]:
         """Document the body: media type to schema. The store checks it, all faults at once."""
-        body = {media_type: {"schema": schema} for media_type, schema in content.items()}
+        shown = {} if example is None else {"example": example}
+        body = {media_type: {"schema": schema, **shown} for media_type, schema in content.items()}
         return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]
 
 

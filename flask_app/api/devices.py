@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.messages import query_schema
@@ -24,7 +24,7 @@ class Devices(MethodView):
         """List devices, without their tags."""
         return resource.page(config().list_devices, query)
 
-    @blueprint.creating(DeviceSchema)
+    @blueprint.creating(DeviceSchema, example=examples.DEVICE)
     def post(self) -> Response:
         """Create a device."""
         document = config().create_device(resource.document(), who=resource.who())

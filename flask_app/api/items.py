@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.messages import query_schema
@@ -24,7 +24,7 @@ class Items(MethodView):
         """List items."""
         return resource.page(config().list_items, query)
 
-    @blueprint.creating(ItemSchema)
+    @blueprint.creating(ItemSchema, example=examples.ITEM)
     def post(self) -> Response:
         """Create an item."""
         document = config().create_item(resource.document(), who=resource.who())

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from flask import Response
+from flask import Response, current_app
 from flask.views import MethodView
 
 from flask_app import probe
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.errors import respond
@@ -31,13 +31,13 @@ class Registers(MethodView):
         device, count = query.pop("device"), query.pop("count")
         wanted = probe.read_range(query, count)
         try:
-            found = probe.run(probe.read(_endpoint(device), wanted))
+            found = _prober().run(probe.read(_endpoint(device), wanted))
         except (LinkError, ProtocolError, DeviceRefused) as error:
             return _failed(error)
         return resource.as_json({"device": device, **wanted.document(), **found})
 
     @blueprint.problems(400, 404, 413, 415, 422, 424)
-    @blueprint.taking({"application/json": RegisterWriteSchema})
+    @blueprint.taking({"application/json": RegisterWriteSchema}, examples.WRITE)
     @blueprint.answering(RegistersSchema, "what was written")
     def post(self) -> Response:
         """Write values to a device, in one request."""
@@ -46,10 +46,15 @@ class Registers(MethodView):
         wanted = probe.write_range(command, values)
         endpoint = _endpoint(str(device))
         try:
-            written = probe.run(probe.write(endpoint, wanted, values))
+            written = _prober().run(probe.write(endpoint, wanted, values))
         except (LinkError, ProtocolError, DeviceRefused) as error:
             return _failed(error)
         return resource.as_json({"device": str(device), **wanted.document(), **written})
+
+
+def _prober() -> probe.Prober:
+    found: probe.Prober = current_app.extensions[probe.EXTENSION]
+    return found
 
 
 def _endpoint(device: str) -> Endpoint:

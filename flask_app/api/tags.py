@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.messages import query_schema
@@ -43,7 +43,7 @@ class Tags(MethodView):
 class BulkTags(MethodView):
     """Thousands of tags at once."""
 
-    @blueprint.creating(BulkSchema, CreatedTagsSchema)
+    @blueprint.creating(BulkSchema, CreatedTagsSchema, example=examples.BULK)
     def post(self) -> Response:
         """Create tags of any devices in one transaction, all or none; each names its device by `device` or `device_id`."""
         return _created(config().create_tags_bulk(resource.array("tags"), who=resource.who()))
@@ -58,7 +58,7 @@ class DeviceTags(MethodView):
         """List a device's tags."""
         return resource.page(config().list_tags, query, device_id=resource.existing_device(device))
 
-    @blueprint.creating(DeviceTagSchema, CreatedTagSchema)
+    @blueprint.creating(DeviceTagSchema, CreatedTagSchema, example=examples.TAG)
     def post(self, device: str) -> Response:
         """Create a tag, or with an array many in one transaction, all or none."""
         device_id, document = resource.device_id(device), resource.document()

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app.api import resource
+from flask_app.api import examples, resource
 from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.messages import query_schema
@@ -35,7 +35,7 @@ class DeviceTerms(MethodView):
         """List a device's terms."""
         return resource.page(config().list_terms, query, device_id=resource.existing_device(device))
 
-    @blueprint.creating(TermSchema)
+    @blueprint.creating(TermSchema, example=examples.TERM)
     def post(self, device: str) -> Response:
         """Create a term."""
         document = config().create_term(resource.device_id(device), resource.document(), who=resource.who())
