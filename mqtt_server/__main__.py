@@ -28,7 +28,7 @@ from storage.config_reader import ConfigReader
 from storage.engine import open_engine
 from storage.event_store import RejectLog
 from storage.migrate import migrate
-from storage.outbox import Outbox
+from storage.outbox import Outbox, OutboxRow
 
 log = logging.getLogger("mqtt_server")
 
@@ -80,7 +80,7 @@ async def follow(gateway: Gateway, parking: Parking, link: MqttLink, watch: Conf
     async for change in watch.changes():
         if first:
             gateway.attach(parking, link)
-            gateway.restore(await parking.load())
+            gateway.restore(await load_outbox(parking))
         gateway.apply(change)
         devices, tags, endpoints = gateway.sizes
         log.info("configuration %d: %d devices, %d tags, %d endpoints", change.revision, devices, tags, endpoints)
@@ -88,6 +88,20 @@ async def follow(gateway: Gateway, parking: Parking, link: MqttLink, watch: Conf
             first = False
             link.start()
             notify_ready(f"{devices} devices, {tags} tags")
+
+
+async def load_outbox(parking: Parking) -> list[OutboxRow]:
+    """What an earlier run left; nothing newer may be written before it is known."""
+    backoff = Backoff(first_s=0.5, cap_s=10.0)
+    told = ""
+    while True:
+        try:
+            return await parking.load()
+        except LinkError as error:
+            if str(error) != told:
+                log.error("outbox: cannot be read: %s", error)
+                told = str(error)
+            await asyncio.sleep(backoff.next_delay_s())
 
 
 async def drain(gateway: Gateway, parking: Parking, rejects: Rejects) -> None:
@@ -100,7 +114,9 @@ async def drain(gateway: Gateway, parking: Parking, rejects: Rejects) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             await parking.drained()
-    await rejects.flush()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await rejects.flush()
 
 
 async def open_database(uri: str) -> Engine:

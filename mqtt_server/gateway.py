@@ -31,7 +31,9 @@ class Gateway:
         self._topic_uses: Counter[str] = Counter()
         self._live: set[int] = set()
         self._routes: dict[int, tuple[Outlet, Slot]] = {}
-        self._outlets: dict[Endpoint, tuple[Outlet, asyncio.Task[None]]] = {}
+        self._outlets: dict[tuple[str, str, int], tuple[Outlet, asyncio.Task[None]]] = {}
+        self._last_tickets: dict[str, Ticket] = {}
+        """The last unacknowledged message of each topic."""
         self._restore: dict[int, list[OutboxRow]] = {}
         self._receiving = True
         self._parking: Parking
@@ -46,8 +48,15 @@ class Gateway:
         """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
         if not self._receiving:
             return
-        ticket = Ticket(delivery)
+        ticket = Ticket(delivery, topic)
         ticket.waiting = 1  # held by this method until every value has been offered
+        if delivery.qos:
+            # Acknowledged in order: what the broker sends again after a crash is never older than what it keeps to itself.
+            before = self._last_tickets.get(topic)
+            if before is not None:
+                before.following = ticket
+                ticket.waiting = 2
+            self._last_tickets[topic] = ticket
         try:
             self._spread(topic, payload, retained, ticket)
         except Exception:  # the top of a message: it is reported and skipped, the next one must not suffer
@@ -59,10 +68,16 @@ class Gateway:
 
     def settle(self, tickets: Iterable[Ticket]) -> None:
         """One value less to wait for, for each of `tickets`; a message without any is acknowledged."""
-        for ticket in tickets:
-            ticket.waiting -= 1
-            if ticket.waiting == 0:
+        for each in tickets:
+            ticket: Ticket | None = each
+            while ticket is not None:
+                ticket.waiting -= 1
+                if ticket.waiting:
+                    break
                 self._link.acknowledge(ticket.delivery)
+                if self._last_tickets.get(ticket.topic) is ticket:
+                    del self._last_tickets[ticket.topic]
+                ticket = ticket.following
 
     def report(self, code: RejectCode, reason: str, out: OutPlan, write: Write) -> None:
         """A value that a device did not take."""
@@ -82,8 +97,9 @@ class Gateway:
             self._put_device(plan)
         self._topic_uses += Counter()  # drops what is used no more
         filters = set(self._topic_uses)
-        self._link.unsubscribe(filters_before - filters)
+        # In this order a topic that changes hands is never without a subscription.
         self._link.subscribe(filters - filters_before)
+        self._link.unsubscribe(filters_before - filters)
         self._close_unused()
 
     @property
@@ -112,7 +128,9 @@ class Gateway:
         now_ms = time.time_ns() // 1_000_000
         if not device_ids:
             self._reject(RejectCode.BAD_TOPIC, "no device listens on this topic", topic, payload, None, None)
+            self._link.unsubscribe((topic,))  # an earlier run's session may still hold it
         routes = self._routes
+        session = ticket.delivery.session
         for device_id in device_ids:
             plan = self._plans[device_id]
             if not retained:
@@ -122,9 +140,27 @@ class Gateway:
             writes, rejects = plan.map(payload, now_ms)
             for code, reason, tag in rejects:
                 self._reject(code, reason, topic, payload, plan.name, tag)
+            if ticket.delivery.is_repeat:
+                writes = [write for write in writes if not self._is_superseded(write, ticket)]
+            else:
+                for write in writes:
+                    routes[write.out.binding_id][1].session = session
             for write in writes:
                 outlet, slot = routes[write.out.binding_id]
                 outlet.offer(slot, write, ticket)
+
+    def _is_superseded(self, write: Write, ticket: Ticket) -> bool:
+        """A repeat that comes after a newer value of its binding: some brokers send unacknowledged messages again only
+        after a while (the embedded one). Its message then waits for that newer value. With `every_value` all are written.
+        """
+        _, slot = self._routes[write.out.binding_id]
+        if slot.out.options.every_value or slot.session != ticket.delivery.session:
+            return False
+        newest = slot.newest()
+        if newest is not None and not newest.parked:
+            newest.tickets.append(ticket)
+            ticket.waiting += 1
+        return True
 
     def _reject(
         self, code: RejectCode, reason: str, topic: str, payload: bytes, device: str | None, tag: str | None
@@ -163,36 +199,41 @@ class Gateway:
 
     def _put_route(self, out: OutPlan) -> None:
         """A new binding gets a slot; a changed one keeps the values that wait, encoded anew."""
-        waiting: list[tuple[Write, list[Ticket]]] = []
+        waiting: list[tuple[Write, list[Ticket], bool]] = []
         route = self._routes.get(out.binding_id)
         if route is not None:
             outlet, slot = route
             if slot.out.config == out.config and slot.out.network == out.network:
                 slot.adopt(out)
                 return
-            waiting = [(entry.write, entry.take_tickets()) for entry in slot.entries()]
+            waiting = [(entry.write, entry.take_tickets(), entry.parked) for entry in slot.entries()]
+            if not waiting and slot.last is not None and out.options.rewrite_s:
+                waiting = [(slot.last, [], False)]  # it would have been written again, so it is
             outlet.remove(out.binding_id)
             self._parking.clear(out.binding_id)
         outlet = self._outlet(out.endpoint)
         slot = outlet.add(out)
+        if route is not None:
+            slot.session = route[1].session
         self._routes[out.binding_id] = outlet, slot
-        for write, tickets in waiting:
-            self._offer_again(outlet, slot, write, tickets)
+        for write, tickets, parked in waiting:
+            self._offer_again(outlet, slot, write, tickets, parked)
         for row in self._restore.pop(out.binding_id, ()):
             self._offer_row(outlet, slot, row)
 
-    def _offer_again(self, outlet: Outlet, slot: Slot, write: Write, tickets: list[Ticket]) -> None:
-        """A value that was waiting for its binding's old place goes to the new one."""
+    def _offer_again(self, outlet: Outlet, slot: Slot, write: Write, tickets: list[Ticket], parked: bool) -> None:
+        """A value that was waiting for its binding's old place goes to the new one, and to disk as it was there."""
         try:
             data = slot.out.encode(write.value)
         except BadValue as error:
             self.report(error.code, f"{slot.out.place}: {error}", slot.out, write)
             self.settle(tickets)
             return
-        ticket = Ticket(None)
-        outlet.offer(slot, Write(slot.out, data, write.value, write.time_ms), ticket)
-        slot.queue[-1].tickets[-1:] = tickets
-        outlet.park([slot])
+        outlet.put(slot, Write(slot.out, data, write.value, write.time_ms), None)
+        entry = slot.queue[-1]
+        entry.tickets += tickets
+        if tickets or parked:
+            self._parking.put(slot, entry)
 
     def _offer_row(self, outlet: Outlet, slot: Slot, row: OutboxRow) -> None:
         """A value from the outbox."""
@@ -202,7 +243,7 @@ class Gateway:
             self._reject(error.code, f"{slot.out.place}: {error}", "", b"", slot.out.device, slot.out.tag)
             self._parking.clear(row.binding_id)
             return
-        outlet.offer(slot, write, None)
+        outlet.put(slot, write, None)
         self._parking.restored(slot, slot.queue[-1], row)
 
     def _remove_route(self, binding_id: int) -> None:
@@ -214,16 +255,19 @@ class Gateway:
             self.settle(entry.take_tickets())
 
     def _outlet(self, endpoint: Endpoint) -> Outlet:
-        known = self._outlets.get(endpoint)
+        known = self._outlets.get(endpoint.address)
         if known is None:
             outlet = Outlet(endpoint, self._parking, self.settle, self.report)
-            known = self._outlets[endpoint] = outlet, asyncio.create_task(outlet.run(), name=f"outlet {endpoint}")
+            known = self._outlets[endpoint.address] = (
+                outlet,
+                asyncio.create_task(outlet.run(), name=f"outlet {endpoint}"),
+            )
         return known[0]
 
     def _close_unused(self) -> None:
-        for endpoint, (outlet, task) in list(self._outlets.items()):
+        for address, (outlet, task) in list(self._outlets.items()):
             if not outlet.slots:
-                del self._outlets[endpoint]
+                del self._outlets[address]
                 task.cancel()
 
 

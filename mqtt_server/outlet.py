@@ -8,15 +8,16 @@ a dead device never holds the broker's window.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import cast
 
 from drivers.modbus.writer import ModbusWriter
 from links.backoff import Backoff
 from mqtt_server.parking import Parking
 from mqtt_server.slots import Entry, Slot, Ticket
-from scada.errors import DeviceRefused, LinkError, ProtocolError
+from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.mapping import OutPlan, Write, flag_plan
-from scada.modbus.endpoint import Endpoint
+from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.writes import WriteRequest, plan_writes
 from scada.values import BadValue, RejectCode, Value
 
@@ -30,6 +31,13 @@ BUSY_CODES = frozenset({5, 6})
 UNREACHABLE_CODES = frozenset({10, 11})
 BUSY_PAUSE_S = 1.0
 
+RETRY_CAP_S = 4.0
+"""Longest pause between two attempts, with the backoff's jitter below 5 s: so late at most is a repaired device noticed."""
+UNIT_CAP_S = 30.0
+"""The same for one unit among several: each attempt costs the others behind the endpoint one `timeout_s`."""
+WAKE_STEP_S = 0.02
+"""Values that may go out at slightly different times are looked at together."""
+
 Settle = Callable[[Iterable[Ticket]], None]
 Report = Callable[[RejectCode, str, OutPlan, Write], None]
 
@@ -39,8 +47,8 @@ class Unit:
 
     __slots__ = ("backoff", "error", "retry_at")
 
-    def __init__(self) -> None:
-        self.backoff = Backoff()
+    def __init__(self, cap_s: float) -> None:
+        self.backoff = Backoff(cap_s=cap_s)
         self.retry_at = float("-inf")
         self.error: str | None = None
 
@@ -55,9 +63,14 @@ class Outlet:
         self._settle = settle
         self._report = report
         self._writer = ModbusWriter(endpoint)
-        self._link = Unit()
+        self._is_merged = False
+        self._link = Unit(RETRY_CAP_S)
         self._units: dict[int, Unit] = {}
         self._dirty: dict[Slot, None] = {}
+        """Slots with a new value to send."""
+        self._waiting: dict[Slot, None] = {}
+        """Slots with a value that may not go out before `_wake_time`."""
+        self._wake_time = float("inf")
         self._ready = asyncio.Event()
         self.quiet = asyncio.Event()
         """Set while nothing waits and nothing is in flight."""
@@ -75,6 +88,7 @@ class Outlet:
         if flag is not None:
             slot.flag = self.slots[flag.binding_id] = Slot(flag)
         self._arm_failsafe(slot)
+        self._is_merged = False
         return slot
 
     def remove(self, binding_id: int) -> Slot:
@@ -84,14 +98,20 @@ class Outlet:
         if slot.flag is not None:
             self.remove(slot.flag.out.binding_id)
         self._dirty.pop(slot, None)
+        self._waiting.pop(slot, None)
         self._disarm(slot)
+        self._is_merged = False
         return slot
 
     def offer(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
-        """A new value for a binding; it is sent as soon as the link is free."""
+        """A new value from a binding's source; it is sent as soon as the link is free."""
         slot.last_source = self._loop.time()
         if slot.silent is not False and slot.out.options.failsafe is not None:
             self._set_silent(slot, False)
+        self.put(slot, write, ticket)
+
+    def put(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
+        """A value that tells nothing about its source: an old one, or one of ours."""
         dropped = slot.offer(write, ticket)
         if dropped:
             self._drop(slot, dropped, RejectCode.OVERFLOW, f"{slot.out.place}: queue full, oldest value dropped")
@@ -117,8 +137,15 @@ class Outlet:
             while True:
                 await self._ready.wait()
                 self._ready.clear()
-                await self._cycle()
-                if not self._dirty:
+                try:
+                    await self._cycle()
+                except Exception:  # the top of this task: a fault of ours must not silence the endpoint for good
+                    log.exception("%s: a fault in the gateway; tried again", self.endpoint)
+                    self._link.error = "a fault in the gateway"
+                    self._link.retry_at = self._loop.time() + self._link.backoff.next_delay_s()
+                    self._requeue(slot for slot in self.slots.values() if slot.inflight is not None)
+                    await self._writer.close()
+                if not self._dirty and not self._waiting:
                     self.quiet.set()
         finally:
             for slot in list(self._timers):
@@ -133,6 +160,8 @@ class Outlet:
         return self._link.error or next((unit.error for unit in self._units.values() if unit.error), None)
 
     async def _cycle(self) -> None:
+        if not self._is_merged:
+            await self._merge()
         batch = self._collect(self._loop.time())
         if not batch:
             return
@@ -150,14 +179,17 @@ class Outlet:
     def _collect(self, now: float) -> list[Slot]:
         """The slots whose next value may go out now, each with that value in flight; the others are put on disk."""
         batch: list[Slot] = []
-        waiting: list[Slot] = []
-        wake_at = float("inf")
+        late: list[Slot] = []
         dirty, self._dirty = self._dirty, {}
+        if self._wake_time <= now:
+            dirty = self._waiting | dirty
+            self._waiting, self._wake_time = {}, float("inf")
+        wake_at = self._wake_time
         for slot in dirty:
             retry_at = max(slot.not_before, self._unit(slot.unit_id).retry_at, self._link.retry_at)
             if retry_at > now:
-                self._dirty[slot] = None
-                waiting.append(slot)
+                self._waiting[slot] = None
+                late.append(slot)
                 wake_at = min(wake_at, retry_at)
                 continue
             while (entry := slot.take()) is not None:
@@ -172,10 +204,31 @@ class Outlet:
                     break
             if slot.queue:
                 self._dirty[slot] = None
-        if waiting:
-            self.park(waiting)
-            self._wake(wake_at)
+        if late:
+            self.park(late)
+        if wake_at != self._wake_time:
+            self._wake(max(wake_at, now + WAKE_STEP_S))
         return batch
+
+    async def _merge(self) -> None:
+        """One link serves all devices behind the address: it is as patient as the most patient of them."""
+        self._is_merged = True
+        if not self.slots:
+            return
+        wanted = {slot.out.endpoint: None for _, slot in sorted(self.slots.items())}
+        first = next(iter(wanted))
+        merged = replace(
+            first,
+            timeout_s=max(each.timeout_s for each in wanted),
+            connect_timeout_s=max(each.connect_timeout_s for each in wanted),
+            gap_ms=max(each.gap_ms for each in wanted),
+        )
+        lines = {(each.baudrate, each.parity, each.stopbits, each.bytesize) for each in wanted}
+        if first.transport is Transport.SERIAL and len(lines) > 1:
+            log.error("%s: devices disagree about the line settings; these are used", merged)
+        if merged != self.endpoint:
+            await self._writer.close()
+            self.endpoint, self._writer = merged, ModbusWriter(merged)
 
     async def _connect(self) -> bool:
         link = self._link
@@ -189,7 +242,7 @@ class Outlet:
             return False
         # Whatever the device held before, it may have been restarted since.
         for slot in self.slots.values():
-            slot.last = None
+            slot.is_assured = False
         if link.error is not None:
             log.warning("%s: online again", self.endpoint)
             link.error = None
@@ -215,7 +268,13 @@ class Outlet:
             else:
                 await self._refused(request, slots, error)
             return
-        except (LinkError, ProtocolError) as error:
+        except ProtocolError as error:
+            if error.side is Side.LOCAL:
+                self._impossible(slots, error)
+            else:
+                self._unreachable(unit, request, error)
+            return
+        except LinkError as error:
             self._unreachable(unit, request, error)
             return
         if unit.error is not None:
@@ -226,7 +285,7 @@ class Outlet:
         for slot, good in zip(slots, held, strict=True):
             entry = slot.confirmed(now)
             if not good:
-                slot.last = None
+                slot.is_assured = False
                 self._report(
                     RejectCode.VERIFY_FAILED, f"{slot.out.place}: read back another value", slot.out, entry.write
                 )
@@ -241,6 +300,16 @@ class Outlet:
             log.warning("%s unit %d: no answer: %s", self.endpoint, request.unit_id, error)
         unit.error = str(error)
         self._requeue(_slots(request))
+
+    def _impossible(self, slots: list[Slot], error: ProtocolError) -> None:
+        """No request can carry the values to where the configuration says: asking again would change nothing."""
+        for slot in slots:
+            entry = slot.inflight
+            slot.inflight = None
+            if entry is not None:
+                self._drop(slot, [entry], RejectCode.BAD_CONFIG, f"{slot.out.place}: {error}")
+            if slot.queue:
+                self.mark(slot)
 
     async def _refused(self, request: WriteRequest, slots: list[Slot], error: DeviceRefused) -> None:
         """A clean no: to one value, report it; to a block, ask value by value which one is meant."""
@@ -287,13 +356,19 @@ class Outlet:
     def _unit(self, unit_id: int) -> Unit:
         unit = self._units.get(unit_id)
         if unit is None:
-            unit = self._units[unit_id] = Unit()
+            alone = all(slot.unit_id == unit_id for slot in self.slots.values())
+            unit = self._units[unit_id] = Unit(RETRY_CAP_S if alone else UNIT_CAP_S)
         return unit
 
     def _wake(self, at: float) -> None:
         if self._wake_at is not None:
             self._wake_at.cancel()
-        self._wake_at = self._loop.call_at(at, self._ready.set)
+        self._wake_time = at
+        self._wake_at = self._loop.call_at(at, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._wake_time = float("-inf")  # not compared with the clock again: timers may come a little early
+        self._ready.set()
 
     def _arm(self, slot: Slot, delay_s: float, action: Callable[[Slot], None]) -> None:
         if slot.gone:
@@ -314,11 +389,11 @@ class Outlet:
 
     def _rewrite(self, slot: Slot) -> None:
         """The last value once more, whatever the binding's options say of unchanged values."""
+        self._arm_rewrite(slot)
         if slot.last is None or slot.queue or slot.inflight is not None:
             return
-        slot.offer(slot.last, None)
-        slot.last = None
-        self.mark(slot)
+        slot.is_assured = False
+        self.put(slot, slot.last, None)
 
     def _arm_failsafe(self, slot: Slot) -> None:
         failsafe = slot.out.options.failsafe
@@ -345,9 +420,8 @@ class Outlet:
             log.error("%s: its fail-safe value cannot be written: %s", where, error)
             return
         log.warning("%s: fail-safe value %r is written", where, value)
-        slot.offer(write, None)
-        slot.last = None
-        self.mark(slot)
+        slot.is_assured = False
+        self.put(slot, write, None)
 
     def _set_silent(self, slot: Slot, silent: bool) -> None:
         """Raise or lower the flag; a source that speaks is watched again."""

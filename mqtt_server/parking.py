@@ -6,6 +6,7 @@ row is gone, or a restart would write it again over newer ones.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction carries: the last word on each latest-value binding, queued entries, rows to delete, tickets."""
+    """What one transaction carries: the last word on each latest-value binding, queued entries by binding, rows to delete.
+
+    `tickets` are settled after it, `leaving` are the bindings that lose rows in it.
+    """
 
     latest: dict[int, Write | None] = field(default_factory=dict)
-    queued: dict[Entry, int] = field(default_factory=dict)
+    queued: defaultdict[int, dict[Entry, None]] = field(default_factory=lambda: defaultdict(dict))
     done_rows: list[int] = field(default_factory=list)
+    leaving: set[int] = field(default_factory=set)
     tickets: list[Ticket] = field(default_factory=list)
 
 
@@ -38,6 +43,7 @@ class Parking:
         self._settle = settle
         self._held: set[int] = set()
         self._batch = _Batch()
+        self._underway = _Batch()
         self._ready = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -56,14 +62,17 @@ class Parking:
             self._held.add(row.binding_id)
 
     def has(self, slot: Slot, entry: Entry) -> bool:
-        """The value, or an older one of its latest-value binding, is on disk or on its way there."""
-        return entry.parked if slot.out.options.every_value else slot.out.binding_id in self._held
+        """The value, or an older one that it follows, is on disk, or on its way there or from there."""
+        binding_id = slot.out.binding_id
+        if binding_id in self._batch.leaving or binding_id in self._underway.leaving:
+            return True
+        return entry.parked if slot.out.options.every_value else binding_id in self._held
 
     def put(self, slot: Slot, entry: Entry) -> None:
         """Keep a value until `remove`; its messages are settled once it is on disk."""
         entry.parked = True
         if slot.out.options.every_value:
-            self._batch.queued[entry] = slot.out.binding_id
+            self._batch.queued[slot.out.binding_id][entry] = None
         else:
             self._held.add(slot.out.binding_id)
             self._batch.latest[slot.out.binding_id] = entry.write
@@ -71,11 +80,13 @@ class Parking:
 
     def remove(self, slot: Slot, entry: Entry) -> None:
         """The value is settled: forget its row, then settle its messages."""
+        binding_id = slot.out.binding_id
+        self._batch.leaving.add(binding_id)
         if not slot.out.options.every_value:
-            self._held.discard(slot.out.binding_id)
-            self._batch.latest[slot.out.binding_id] = None
-        elif entry in self._batch.queued:
-            del self._batch.queued[entry]
+            self._held.discard(binding_id)
+            self._batch.latest[binding_id] = None
+        elif entry in self._batch.queued.get(binding_id, ()):
+            del self._batch.queued[binding_id][entry]
         elif entry.row_id is not None:
             self._batch.done_rows.append(entry.row_id)
         else:
@@ -83,9 +94,11 @@ class Parking:
         self._take_tickets(entry)
 
     def clear(self, binding_id: int) -> None:
-        """Forget all rows of a binding."""
+        """Forget all rows of a binding, those too that are still to be written."""
         self._held.discard(binding_id)
         self._batch.latest[binding_id] = None
+        self._batch.queued.pop(binding_id, None)
+        self._batch.leaving.add(binding_id)
         self._wake()
 
     async def drained(self) -> None:
@@ -97,9 +110,12 @@ class Parking:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            batch, self._batch = self._batch, _Batch()
+            batch = self._underway = self._batch
+            self._batch = _Batch()
             row_ids = await self._commit(batch)
-            for entry, row_id in zip(batch.queued, row_ids, strict=True):
+            self._underway = _Batch()
+            entries = [entry for queued in batch.queued.values() for entry in queued]
+            for entry, row_id in zip(entries, row_ids, strict=True):
                 entry.row_id = row_id
                 if not entry.parked and row_id is not None:
                     self._batch.done_rows.append(row_id)
@@ -136,7 +152,7 @@ class Parking:
             done=batch.done_rows,
             cleared=[binding_id for binding_id, write in batch.latest.items() if write is None],
             latest=[_row(binding_id, write) for binding_id, write in batch.latest.items() if write is not None],
-            queued=[_row(binding_id, entry.write) for entry, binding_id in batch.queued.items()],
+            queued=[_row(binding_id, entry.write) for binding_id, queued in batch.queued.items() for entry in queued],
         )
 
     def _take_tickets(self, entry: Entry) -> None:

@@ -21,13 +21,18 @@ REFUSED_PAUSE_S = 10.0
 
 
 class Ticket:
-    """One received message. `waiting` counts the values that are not settled yet; at 0 the message can be acknowledged."""
+    """One received message. `waiting` counts the values that are not settled yet, and the message before it on its topic.
 
-    __slots__ = ("delivery", "waiting")
+    At 0 the message can be acknowledged; `following` is the next message of the topic, which waits for that.
+    """
 
-    def __init__(self, delivery: Any) -> None:
+    __slots__ = ("delivery", "following", "topic", "waiting")
+
+    def __init__(self, delivery: Any, topic: str = "") -> None:
         self.delivery = delivery
+        self.topic = topic
         self.waiting = 0
+        self.following: Ticket | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +61,9 @@ class Slot:
     queue: deque[Entry] = field(default_factory=deque)
     inflight: Entry | None = None
     last: Write | None = None
+    """The value that the device confirmed last."""
+    is_assured: bool = False
+    """The device still holds `last`, as far as is known."""
     last_sent: float = float("-inf")
     last_source: float = float("-inf")
     not_before: float = float("-inf")
@@ -65,6 +73,8 @@ class Slot:
     silent: bool | None = None
     flag: "Slot | None" = None
     gone: bool = False
+    session: int = 0
+    """The connection to the broker over which the newest value came for the first time."""
     unit_id: int = 0
     table: Table = Table.HOLDING_REGISTER
     address: int = 0
@@ -114,7 +124,7 @@ class Slot:
     def unchanged(self, write: Write) -> bool:
         """The binding's options say that `write` need not be sent."""
         last, options = self.last, self.out.options
-        if last is None or not (options.on_change or options.deadband):
+        if last is None or not self.is_assured or not (options.on_change or options.deadband):
             return False
         if options.deadband and exceeds_deadband(last.value, write.value, options.deadband):
             return options.on_change and last.data == write.data
@@ -124,6 +134,7 @@ class Slot:
         """The value in flight stands in the device."""
         entry = self._landed()
         self.last, self.last_sent = entry.write, now
+        self.is_assured = True
         self.alone = False
         self.refused_until = float("-inf")
         if self.out.options.min_interval_s:
@@ -148,6 +159,10 @@ class Slot:
             self.queue[0].tickets[:0] = entry.tickets
         else:
             self.queue.appendleft(entry)
+
+    def newest(self) -> Entry | None:
+        """The value that came last of those not yet settled."""
+        return self.queue[-1] if self.queue else self.inflight
 
     def entries(self) -> Iterable[Entry]:
         """All values not yet settled, oldest first."""

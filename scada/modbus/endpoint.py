@@ -20,7 +20,7 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address to connect to; equal endpoints share one link.
+    """One address to connect to, and how; endpoints with equal `address` share one link.
 
     `host` and `port` are used by TCP, UDP and RTU over TCP; `serial_port` (a device file) and the line settings by
     serial. `timeout_s` is one deadline for a whole request, `connect_timeout_s` one for a whole connect; `gap_ms` is
@@ -38,6 +38,13 @@ class Endpoint:
     timeout_s: float = 1.0
     connect_timeout_s: float = 3.0
     gap_ms: int = 0
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """What the link is known by. Times and line settings are no part of it: one device is never called twice at once."""
+        if self.transport is Transport.SERIAL:
+            return self.transport, self.serial_port, 0
+        return self.transport, self.host.lower(), self.port
 
     def __str__(self) -> str:
         if self.transport is Transport.SERIAL:
