@@ -1,6 +1,7 @@
 """The embedded broker: found, configured, and as durable as its configuration promises."""
 
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from scada.errors import ConfigError
 from tagwire import broker as broker_module
 from tagwire.broker import BrokerSettings, find_nats_server, nats_conf, prepare_broker
 from tests.support.brokers import Broker
-from tests.support.processes import accepts
+from tests.support.processes import accepts, clean_environment, free_port, start
 
 
 def test_binary_is_found_through_the_wheels_metadata() -> None:
@@ -44,6 +45,24 @@ def test_amqtt_takes_the_place_of_a_missing_wheel(tmp_path: Path, monkeypatch: p
     command = prepare_broker(BrokerSettings(tmp_path, port=1999)).command
     assert "amqtt.scripts.broker_script" in command
     assert "127.0.0.1:1999" in (tmp_path / "amqtt.yaml").read_text()
+
+
+def test_amqtt_serves_as_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "find_nats_server", lambda: None)
+    port = free_port()
+    broker = prepare_broker(BrokerSettings(tmp_path, port=port))
+    publish = [sys.executable, "-m", "tagwire", "publish", "a/b", "1", "--timeout", "10"]
+    with start(broker.command) as process:
+        process.wait_output(broker.ready_text)
+        assert all(broker.hidden_text in line for line in process.output.splitlines())
+        with start(publish, clean_environment(MQTT_PORT=port)) as client:
+            assert client.wait(20) == 0, client.output + process.output
+
+
+def test_amqtt_takes_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "find_nats_server", lambda: None)
+    with pytest.raises(ConfigError, match="MQTT_USERNAME"):
+        prepare_broker(BrokerSettings(tmp_path, username="op", password="x"))
 
 
 def test_broker_survives_a_kill(nats: Broker) -> None:
