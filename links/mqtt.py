@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -244,7 +245,7 @@ class MqttLink:
         # Without this callback paho sends CONNECT at once, in the worker thread, before the loop watches the socket.
         self._client.on_socket_register_write = None
         try:
-            await asyncio.to_thread(self._client.reconnect)
+            await self._reconnect()
         except (OSError, ValueError) as error:
             self.state = LinkState.OFFLINE
             raise LinkError(f"cannot connect: {error}") from error
@@ -265,6 +266,30 @@ class MqttLink:
         except BaseException:
             self._drop()
             raise
+
+    async def _reconnect(self) -> None:
+        """paho's blocking connect, in a thread that the program's end does not wait for (to_thread's would be)."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def connect() -> None:
+            error: Exception | None = None
+            try:
+                self._client.reconnect()
+            except Exception as exc:  # noqa: BLE001 - handed over to the task that waits
+                error = exc
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(settle, error)
+
+        threading.Thread(target=connect, name=f"{self._name} connect", daemon=True).start()
+        await done
 
     async def _stay(self) -> None:
         """Until the connection ends: looks after the keep-alive (paho drops a broker that does not answer its ping)."""

@@ -1,0 +1,216 @@
+"""Rows P1, P3-P5 and C1: the gateway killed, ended, frozen, started twice, and configured anew under load."""
+
+import asyncio
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Broker
+from tests.support.fault_device import FaultDevice, Seen
+from tests.support.plant import Plant, build_plant, tag
+
+
+@pytest.fixture
+async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
+    async with build_plant(tmp_path, mosquitto) as built:
+        yield built
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[FaultDevice]:
+    async with FaultDevice() as running:
+        yield running
+
+
+def written(device: FaultDevice, register: int) -> list[int]:
+    """Every value that a request wrote to a register, in order."""
+    return [value for seen in device.seen if (value := _value(seen, register)) is not None]
+
+
+def _value(seen: Seen, register: int) -> int | None:
+    function, address = seen.pdu[0], int.from_bytes(seen.pdu[1:3], "big")
+    if function == 6 and address == register:
+        return int.from_bytes(seen.pdu[3:5], "big")
+    offset = 2 * (register - address)
+    if function == 16 and 0 <= offset < seen.pdu[5]:
+        return int.from_bytes(seen.pdu[6 + offset : 8 + offset], "big")
+    return None
+
+
+def message(number: int) -> tuple[str, bytes]:
+    return "plant/boiler", b'{"latest": %d, "every": %d}' % (number, number)
+
+
+def configure(plant: Plant, device: FaultDevice) -> None:
+    """Two tags of one device: register 0 takes the latest value, register 1 every one."""
+    plant.device("boiler", device.port, [tag("latest", 0), tag("every", 1, options={"every_value": True})])
+
+
+@pytest.mark.parametrize("mode", ["good", "delay"])
+async def test_p1_killed_at_random_during_numbered_writes(plant: Plant, device: FaultDevice, mode: str) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    await device.set_mode(mode, 0.3)
+    configure(plant, device)
+    number = 0
+    for _ in range(4):
+        gateway = await plant.start()
+        kill_at = time.monotonic() + rng.uniform(0.05, 0.7)
+        while time.monotonic() < kill_at:
+            await plant.publish([message(number := number + 1) for _ in range(rng.randint(1, 20))])
+        await asyncio.to_thread(gateway.kill)
+        await plant.publish([message(number := number + 1) for _ in range(rng.randint(0, 3))])
+    await device.set_mode("good")
+    await plant.start()
+    await plant.wait(lambda: device.registers[:2] == [number, number], f"seed {seed}: the last value is written", 20)
+    await plant.wait(lambda: plant.outbox() == [], "nothing is left on disk")
+    await asyncio.sleep(0.3)
+    assert device.registers[:2] == [number, number]
+    assert set(written(device, 1)) == set(range(1, number + 1)), f"seed {seed}: every value reached the device"
+
+
+async def test_p3_terminated_under_load(plant: Plant, device: FaultDevice) -> None:
+    configure(plant, device)
+    gateway = await plant.start()
+    publishing = asyncio.create_task(plant.publish([message(number) for number in range(1, 1501)]))
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+    assert await asyncio.to_thread(gateway.terminate) == 0
+    assert time.monotonic() - started < 5.0
+    await publishing
+    await plant.start()
+    await plant.wait(lambda: device.registers[:2] == [1500, 1500], "what was left to the broker is written", 20)
+    assert set(written(device, 1)) == set(range(1, 1501))
+
+
+async def test_p3_terminated_while_the_device_is_dead(plant: Plant, device: FaultDevice) -> None:
+    await device.set_mode("never")
+    configure(plant, device)
+    gateway = await plant.start()
+    await plant.publish([message(number) for number in range(1, 30)])
+    started = time.monotonic()
+    assert await asyncio.to_thread(gateway.terminate) == 0
+    assert time.monotonic() - started < 5.0
+    assert plant.outbox().count(29) == 2
+    await device.set_mode("good")
+    await plant.start()
+    await plant.wait(lambda: device.registers[:2] == [29, 29], "values from the outbox are written")
+    assert written(device, 1)[-29:] == list(range(1, 30))
+    await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+
+
+async def test_p3_terminated_while_the_broker_cannot_be_reached(tmp_path: Path) -> None:
+    """A connect that hangs must not keep the program: its backlog is full, so the kernel drops every SYN."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        broker = Broker([], listener.getsockname()[1], tmp_path / "unused")
+        async with build_plant(tmp_path, broker) as plant:
+            gateway = await plant.start(online=False)
+            await asyncio.sleep(0.3)
+            started = time.monotonic()
+            assert await asyncio.to_thread(gateway.terminate) == 0
+            assert time.monotonic() - started < 3.0
+
+
+async def test_p4_frozen_and_thawed(plant: Plant, device: FaultDevice) -> None:
+    configure(plant, device)
+    gateway = await plant.start()
+    await plant.publish([message(1)])
+    await plant.wait(lambda: device.registers[1] == 1, "written before")
+    gateway.signal(signal.SIGSTOP)
+    await plant.publish([message(number) for number in range(2, 50)])
+    await asyncio.sleep(2.0)
+    gateway.signal(signal.SIGCONT)
+    await plant.wait(lambda: device.registers[:2] == [49, 49], "written after", 5)
+    assert set(written(device, 1)) == set(range(1, 50))
+    assert plant.output.count(": online") == 1
+
+
+async def test_p5_started_twice(plant: Plant, device: FaultDevice) -> None:
+    configure(plant, device)
+    first = await plant.start()
+    started = time.monotonic()
+    second = await plant.start(ready=False, online=False)
+    try:
+        assert await asyncio.to_thread(second.wait) == 2
+        assert time.monotonic() - started < 3.0
+        assert f"process {first.pid} holds" in second.output
+        assert "mqtt_server-1of1.lock" in second.output
+        await plant.publish([message(7)])
+        await plant.wait(lambda: device.registers[1] == 7, "the first goes on")
+    finally:
+        second.close()
+        plant.gateway = first
+
+
+async def test_p5_a_stale_lock_file_blocks_nobody(plant: Plant, device: FaultDevice) -> None:
+    (plant.folder / "mqtt_server-1of1.lock").write_text("1\n")
+    configure(plant, device)
+    await plant.start()
+
+
+async def test_c1_configuration_edited_during_writes(plant: Plant, device: FaultDevice) -> None:
+    """Scale and place change together, back and forth: a value is either n at register 10 or 2n at register 20."""
+    made = plant.device("boiler", device.port, [tag("t", 10, options={"every_value": True})])
+    binding = made["tags"][0]["bindings"][1]["id"]
+    await plant.start()
+    total, stop = 600, asyncio.Event()
+
+    async def edit() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            new = (
+                {"address": {"register": 20}, "scaling": {"gain": 0.5}}
+                if turn % 2
+                else {"address": {"register": 10}, "scaling": {"gain": 1.0}}
+            )
+            await asyncio.to_thread(plant.store.patch_binding, binding, new)
+            await asyncio.sleep(0.35)
+
+    editing = asyncio.create_task(edit())
+    for number in range(1, total + 1, 10):
+        await plant.publish([("plant/boiler", b'{"t": %d}' % each) for each in range(number, number + 10)])
+        await asyncio.sleep(0.03)
+    stop.set()
+    await editing
+    old, new = lambda: written(device, 10), lambda: written(device, 20)
+    await plant.wait(
+        lambda: set(old()) | {value // 2 for value in new()} >= set(range(1, total + 1)), "no value is lost"
+    )
+    assert old()
+    assert new()
+    assert all(value <= total for value in old())
+    assert all(value % 2 == 0 for value in new()), "old scale at the new place"
+
+
+async def test_values_on_disk_survive_a_change_of_their_binding(plant: Plant, device: FaultDevice) -> None:
+    """They were acknowledged: moved to the new place, they must stand on disk again, or a crash would lose them."""
+    await device.set_mode("refuse")
+    made = plant.device("boiler", device.port, [tag("latest", 10), tag("every", 11, options={"every_value": True})])
+    gateway = await plant.start()
+    await plant.publish([message(number) for number in (1, 2, 3)])
+    await plant.wait(lambda: sorted(plant.outbox()) == [1, 2, 3, 3], "the values are on disk")
+    for register, tag_ in enumerate(made["tags"], start=20):
+        plant.store.patch_binding(tag_["bindings"][1]["id"], {"address": {"register": register}})
+    await plant.wait(lambda: plant.output.count("configuration ") >= 2, "the change is in force")
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(gateway.kill)
+    assert sorted(plant.outbox()) == [1, 2, 3, 3]
+    await device.set_mode("good")
+    await plant.start()
+    await plant.wait(lambda: device.registers[20:22] == [3, 3], "written to the new place")
+    assert written(device, 21) == [1, 2, 3]
+    assert device.registers[10:12] == [0, 0]
+    await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
