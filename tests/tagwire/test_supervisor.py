@@ -136,11 +136,13 @@ async def test_a_second_stop_hurries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_broker_ends_after_those_who_say_goodbye_to_it() -> None:
-    leave = READY + (
-        "def bye(*_):\n time.sleep(0.3); print('bye', flush=True); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, bye)\nnotify_ready()\nwhile True: time.sleep(1)\n"
-    )
-    run = Run(program("broker", leave, ends_last=True), program("a", leave))
+    def leave(after_s: float) -> str:
+        return READY + (
+            f"def bye(*_):\n time.sleep({after_s}); print('bye', flush=True); sys.exit()\n"
+            "signal.signal(signal.SIGTERM, bye)\nnotify_ready()\nwhile True: time.sleep(1)\n"
+        )
+
+    run = Run(program("broker", leave(0), ends_last=True), program("a", leave(0.4)))
     await asyncio.wait_for(run.ready.wait(), 20)
     assert await run.end() == 0
     assert [line for line in run.lines if line.endswith("bye")] == ["a: bye", "broker: bye"]
