@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_app.database import Database
-from scada.errors import LinkError
+from scada.errors import ConfigError, LinkError
 from tests.support.rest import BOILER, application
 
 
@@ -194,3 +194,15 @@ def test_damaged_database_is_left_alone_and_served_as_503(tmp_path: Path) -> Non
     assert path.read_bytes() == b"this is no database" * 1000
     path.unlink()
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_database_of_another_program_is_503_to_requests(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    path.write_bytes(b"this is no database" * 1000)
+    client = application(tmp_path).test_client()
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE device (colour TEXT)")
+    assert "another program" in problem(client.get("/api/v1/devices"), 503)["detail"]
+    with pytest.raises(ConfigError, match="another program"):
+        application(tmp_path)

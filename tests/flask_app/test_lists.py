@@ -3,6 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
+from storage.config_store import ConfigStore
 from tests.support.rest import BOILER
 
 
@@ -80,6 +81,30 @@ def test_the_etag_of_a_change_is_the_next_one_to_send(client: FlaskClient) -> No
         assert answer.status_code == 200
         etag = answer.headers["ETag"]
     assert client.get("/api/v1/devices/boiler").headers["ETag"] == etag
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_etag_never_belongs_to_a_newer_state_than_the_object(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Somebody changes the tag while it is read: its ETag is either that of what was read, or is refused."""
+    client.post("/api/v1/devices", json=BOILER)
+    original = ConfigStore.device_revision
+
+    def meddling(self: ConfigStore, device_id: int) -> int:
+        if moment == "before":
+            self.patch_tag(1, {"unit": "K"})
+        revision = original(self, device_id)
+        if moment == "after":
+            self.patch_tag(1, {"unit": "K"})
+        return revision
+
+    monkeypatch.setattr(ConfigStore, "device_revision", meddling)
+    answer = client.get("/api/v1/tags/1")
+    monkeypatch.undo()
+    stored = client.get("/api/v1/tags/1").json
+    change = client.patch("/api/v1/tags/1", json={"unit": "F"}, headers={"If-Match": answer.headers["ETag"]})
+    assert change.status_code == 412 or answer.json == stored
 
 
 def test_a_name_of_digits_is_reached_by_id(client: FlaskClient) -> None:

@@ -110,6 +110,12 @@ def test_few_file_descriptors_shed_the_oldest_idle_and_recover(tmp_path: Path) -
         process.wait_ready()
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
         time.sleep(0.5)
+        with socket.create_connection(("127.0.0.1", port), 2) as connection:
+            connection.settimeout(2)
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 OK" in connection.recv(100), "not served while the others are connected"
+        clients[0].settimeout(2)
+        assert clients[0].recv(1) == b""
         for client in clients:
             client.close()
         time.sleep(1)
