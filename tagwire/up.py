@@ -210,7 +210,9 @@ def ready_table(settings: UpSettings, names: Sequence[str], terminal: bool) -> s
         rows.append(("MQTT broker (embedded)", str(at[BROKER])))
     elif settings.broker is None:
         rows.append(("MQTT broker (yours)", f"{settings.mqtt.host}:{settings.mqtt.port}"))
-    rows += [("Database", _without_password(settings.database_uri)), ("Data", str(settings.data_dir))]
+    if {"flask_app", "mqtt_server"} & set(names):
+        rows.append(("Database", _without_password(settings.database_uri)))
+    rows.append(("Data", str(settings.data_dir)))
     if DEMO in names:
         rows.append(("Demo fleet", "20 devices, topics demo/..., registers from 1000"))
     rows.append(("Stop", "Ctrl-C"))
