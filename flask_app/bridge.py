@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 # A body up to this size stays in memory, a longer one goes to a temporary file.
 _SPOOL_BYTES = 1024 * 1024
 _CHUNK = 256 * 1024
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # The slowest client whose body is waited for: 30 s, and longer for a long body at this rate.
 _BODY_GRACE_S = 30.0
 _BODY_RATE = 16 * 1024
@@ -31,12 +32,13 @@ _BODY_RATE = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take. `body` is the longest body in bytes for a path."""
+    """What requests may take. `body` is the longest body in bytes for a path; the other sizes are bytes too."""
 
     body: Callable[[str], int]
     head: int = 32 * 1024
     headers: int = 100
     threads: int = 8
+    writers: int = 4
     waiting: int = 512
     buffered: int = 256 * 1024 * 1024
 
@@ -56,7 +58,9 @@ class WsgiBridge:
     def __init__(self, app: WsgiApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
+        self._readers = ThreadPoolExecutor(limits.threads, thread_name_prefix="reader")
+        # Writers may wait for the database's lock; in threads of their own they never keep readers from being answered.
+        self._writers = ThreadPoolExecutor(limits.writers, thread_name_prefix="writer")
         self._running = 0
         self._buffered = 0
 
@@ -101,7 +105,8 @@ class WsgiBridge:
 
     def close(self) -> None:
         """Wait for the requests that are being answered, and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._readers, self._writers):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _check(self, scope: Message) -> None:
         if len(scope["headers"]) > self._limits.headers:
@@ -119,10 +124,11 @@ class WsgiBridge:
 
     async def _run(self, scope: Message, body: IO[bytes]) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
         loop = asyncio.get_running_loop()
+        pool = self._readers if scope["method"] in _READING else self._writers
         self._running += 1
         try:
             # The thread uses `body`, so it must have ended before the body is closed, even when the client has gone.
-            return await asyncio.shield(loop.run_in_executor(self._pool, self._answer, environ(scope, body)))
+            return await asyncio.shield(loop.run_in_executor(pool, self._answer, environ(scope, body)))
         finally:
             self._running -= 1
 

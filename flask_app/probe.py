@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # A device may be allowed a minute for an answer; somebody waits for this one.
 TIMEOUT_S = 10.0
-# Each holds one of the server's threads.
-MAX_AT_ONCE = 4
+# Each holds one of the server's threads; one fewer than there are for writers.
+MAX_AT_ONCE = 3
 EXTENSION = "tagwire_prober"
 Result = TypeVar("Result")
 
