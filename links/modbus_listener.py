@@ -27,6 +27,9 @@ _BACKLOG = 512
 _ACCEPTS_PER_TURN = 16  # one burst of newcomers must not hold up those who are served
 _SWEEP_PERIOD_S = 1.0
 _NOTICE_PERIOD_S = 60.0
+_STATE_LASTS_S = 10.0
+_NO_FDS = "out of file descriptors"
+_FULL = "full"
 _OUT_OF_FDS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY_ACCEPT_S = 0.5
 
@@ -64,7 +67,7 @@ class ModbusListener:
         self._silent: OrderedDict[Connection, None] = OrderedDict()
         self._active: OrderedDict[Connection, None] = OrderedDict()
         self._spare_fd: int | None = os.open(os.devnull, os.O_RDONLY)
-        self._states: set[str] = set()
+        self._states: dict[str, float] = {}
         self._noticed: dict[str, int] = {}
         self._sweeper: asyncio.TimerHandle | None = self._loop.call_later(_SWEEP_PERIOD_S, self._sweep)
         self._all_closed: asyncio.Event | None = None
@@ -129,17 +132,16 @@ class ModbusListener:
                 continue  # that one client was gone before we took it (accept(2), "Error handling")
             if not self._is_allowed(address[0]):
                 self.counters.refused += 1
-                self._enter(
-                    "allow", f"refused a connection from {address[0]}: not in the allow list; more are only counted"
-                )
+                self._notice(f"refused a connection from {address[0]}: not in the allow list", "refused connections")
                 sock.close()
                 continue
-            self._leave("fds", "file descriptors are available again")
             self._take(sock, address[0], tls)
 
     def _refuse_one(self, listening: socket.socket, tls: ssl.SSLContext | None, exc: OSError) -> None:
         # Level-triggered: an unaccepted newcomer would wake us for ever. The spare descriptor lets us take it and close it.
-        self._enter("fds", f"out of file descriptors ({exc.strerror}) with {len(self)} connections: refusing new ones")
+        self._enter(
+            _NO_FDS, f"out of file descriptors ({exc.strerror}) with {len(self)} connections: refusing new ones"
+        )
         self.counters.refused += 1
         try:
             if self._spare_fd is not None:
@@ -167,7 +169,7 @@ class ModbusListener:
         self.counters.accepted += 1
         if len(self) >= self._limits.max_connections:
             self.counters.shed_excess += 1
-            self._enter("full", f"{len(self)} connections: closing the one idle longest for each newcomer")
+            self._enter(_FULL, f"{len(self)} connections: closing the one idle longest for each newcomer")
             next(iter(self._silent or self._active)).shed()
         sock.setblocking(False)
         try:
@@ -217,8 +219,7 @@ class ModbusListener:
                     break
                 self.counters.shed_idle += 1
                 connection.shed()
-        if len(self) < self._limits.max_connections:
-            self._leave("full", f"{len(self)} connections: room for more again")
+        self._leave_what_is_over()
 
     def _notice(self, message: str, kind: str) -> None:
         """Log the first of a kind, and once a minute how many there were since."""
@@ -236,10 +237,12 @@ class ModbusListener:
 
     def _enter(self, state: str, message: str) -> None:
         if state not in self._states:
-            self._states.add(state)
             logger.warning("%s", message)
+        self._states[state] = self._loop.time()
 
-    def _leave(self, state: str, message: str) -> None:
-        if state in self._states:
-            self._states.discard(state)
-            logger.info("%s", message)
+    def _leave_what_is_over(self) -> None:
+        """A state is over when nothing renewed it for a while; so it does not flap in the log."""
+        over = self._loop.time() - _STATE_LASTS_S
+        for state in [state for state, since in self._states.items() if since < over]:
+            del self._states[state]
+            logger.info("no longer %s, %d connections", state, len(self))
