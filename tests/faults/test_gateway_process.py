@@ -185,10 +185,9 @@ async def test_c1_configuration_edited_during_writes(plant: Plant, device: Fault
         await asyncio.sleep(0.03)
     stop.set()
     await editing
-    old, new = lambda: written(device, 10), lambda: written(device, 20)
-    await plant.wait(
-        lambda: set(old()) | {value // 2 for value in new()} >= set(range(1, total + 1)), "no value is lost"
-    )
+    old, new = partial(written, device, 10), partial(written, device, 20)
+    everything = set(range(1, total + 1))
+    await plant.wait(lambda: {*old(), *(value // 2 for value in new())} >= everything, "no value is lost")
     assert old()
     assert new()
     assert all(value <= total for value in old())

@@ -99,7 +99,7 @@ class Plant:
 
     def rejects(self) -> list[dict[str, Any]]:
         """What /api/v1/rejects shows, newest first."""
-        return RejectLog(self.engine).list(1, 1000)[0]
+        return list(RejectLog(self.engine).list(1, 1000)[0])
 
     def outbox(self) -> list[Any]:
         """The values on disk."""
