@@ -6,6 +6,7 @@ A client that sends slowly therefore costs a socket and some buffer, never a thr
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from flask_app.problems import problem_bytes
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# Status, header fields and the pieces of the body.
+Reply = tuple[int, list[tuple[bytes, bytes]], list[bytes]]
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _log = logging.getLogger(__name__)
@@ -63,6 +66,8 @@ class WsgiBridge:
         self._writers = ThreadPoolExecutor(limits.writers, thread_name_prefix="writer")
         self._running = 0
         self._buffered = 0
+        self._ended = threading.Condition()
+        self._answering = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,7 +77,7 @@ class WsgiBridge:
         try:
             self._check(scope)
             limit = self._limits.body(scope["path"])
-            async with asyncio.timeout(_BODY_GRACE_S + limit / _BODY_RATE) as deadline:
+            async with asyncio.timeout(_BODY_GRACE_S + (_length(scope) or limit) / _BODY_RATE):
                 more = True
                 while more:
                     message = await receive()
@@ -87,7 +92,6 @@ class WsgiBridge:
                         raise _Refused(503, "too many bodies are being received")
                     body.write(chunk)
                     more = message.get("more_body", False)
-            del deadline
             body.seek(0)
             status, headers, chunks = await self._run(scope, body)
         except TimeoutError:
@@ -103,10 +107,12 @@ class WsgiBridge:
                 await send({"type": "http.response.body", "body": chunk[start : start + _CHUNK], "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def close(self) -> None:
-        """Wait for the requests that are being answered, and end the threads."""
+    def close(self, timeout_s: float) -> bool:
+        """End the threads; whether all have finished what they were answering within the time."""
         for pool in (self._readers, self._writers):
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        with self._ended:
+            return self._ended.wait_for(lambda: self._answering == 0, timeout_s)
 
     def _check(self, scope: Message) -> None:
         if len(scope["headers"]) > self._limits.headers:
@@ -116,23 +122,31 @@ class WsgiBridge:
             raise _Refused(431, f"the head is longer than {self._limits.head} bytes")
         if scope["http_version"] not in ("1.0", "1.1"):
             raise _Refused(400, "HTTP/1.1 is spoken here")
-        for name, value in scope["headers"]:
-            if name == b"content-length" and (len(value) > 15 or int(value) > self._limits.body(scope["path"])):
-                raise _Refused(413, f"the body is longer than {self._limits.body(scope['path'])} bytes")
+        if _length(scope) > self._limits.body(scope["path"]):
+            raise _Refused(413, f"the body is longer than {self._limits.body(scope['path'])} bytes")
         if self._running >= self._limits.waiting:
             raise _Refused(503, f"{self._running} requests are waiting")
 
-    async def _run(self, scope: Message, body: IO[bytes]) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+    async def _run(self, scope: Message, body: IO[bytes]) -> Reply:
         loop = asyncio.get_running_loop()
         pool = self._readers if scope["method"] in _READING else self._writers
         self._running += 1
         try:
-            # The thread uses `body`, so it must have ended before the body is closed, even when the client has gone.
-            return await asyncio.shield(loop.run_in_executor(pool, self._answer, environ(scope, body)))
+            return await loop.run_in_executor(pool, self._counted, environ(scope, body))
         finally:
             self._running -= 1
 
-    def _answer(self, request: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+    def _counted(self, request: dict[str, Any]) -> Reply:
+        with self._ended:
+            self._answering += 1
+        try:
+            return self._answer(request)
+        finally:
+            with self._ended:
+                self._answering -= 1
+                self._ended.notify_all()
+
+    def _answer(self, request: dict[str, Any]) -> Reply:
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
@@ -182,7 +196,12 @@ def environ(scope: Message, body: IO[bytes]) -> dict[str, Any]:
     return result
 
 
-def _refusal(status: int, detail: str) -> tuple[int, list[tuple[bytes, bytes]], list[bytes]]:
+def _length(scope: Message) -> int:
+    """The body's length as the head says it; 0 when it says nothing. h11 has checked that these are digits."""
+    return max((int(value[:15]) for name, value in scope["headers"] if name == b"content-length"), default=0)
+
+
+def _refusal(status: int, detail: str) -> Reply:
     body = problem_bytes(status, detail)
     headers = [
         (b"content-type", b"application/problem+json"),

@@ -22,12 +22,14 @@ class GuardedConnection(H11Protocol):
     """One connection. Without a complete head in time it is answered with 408 and closed; silent ones just close."""
 
     max_connections = 2000
+    write_timeout_s = 30.0
     _arrivals = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arrival = next(self._arrivals)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._arm()
         if len(self.connections) > self.max_connections:
@@ -35,6 +37,7 @@ class GuardedConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._moving()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -50,6 +53,16 @@ class GuardedConnection(H11Protocol):
         self._heard = False
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """The client does not take what it asked for; it has some time to go on."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client goes on."""
+        self._moving()
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed; h11 knows the better status, such as 431 for a head that is too long."""
         error = sys.exception()
@@ -60,6 +73,11 @@ class GuardedConnection(H11Protocol):
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
         return self.conn.our_state is h11.IDLE
+
+    def _moving(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)

@@ -1,6 +1,7 @@
 """The production server: one process, one event loop for the connections, a pool of threads for Flask."""
 
 import logging
+import os
 import resource
 import signal
 import socket
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 1024
 # What is still being answered this long after SIGTERM is given up.
 _GRACE_S = 3
+_LAST_S = 0.5
 _OTHER_FILES = 48
 
 
@@ -59,7 +61,11 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
         signal.signal(number, lambda *_: None)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server.run(sockets=[sock])
-    bridge.close()
+    if not bridge.close(_LAST_S):
+        # A thread cannot be stopped, and Python would wait for it. What it was doing was not acknowledged to anybody.
+        _log.warning("ended in the middle of requests")
+        logging.shutdown()
+        os._exit(0)
 
 
 def _max_connections() -> int:

@@ -48,6 +48,18 @@ def test_what_was_asked_before_sigterm_is_answered(tmp_path: Path) -> None:
         assert (statuses, total) == ([201], 10_000)
 
 
+def test_a_device_that_is_asked_and_silent_does_not_delay_the_end(tmp_path: Path) -> None:
+    with rest_server(tmp_path) as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        network = {"modbus": {"host": "127.0.0.1", "port": silent.getsockname()[1], "timeout_s": 60}}
+        assert server.ask("POST", "/api/v1/devices", {"name": "silent", "network": network}).status == 201
+        asking = server.connection()
+        asking.request("GET", "/api/v1/registers?device=silent&register=0")
+        silent.accept()
+        begun = time.monotonic()
+        assert server.process.terminate() == 0
+        assert time.monotonic() - begun < EXIT_S
+
+
 def test_sigint_ends_it_as_well(tmp_path: Path) -> None:
     with rest_server(tmp_path) as server:
         server.process.signal(signal.SIGINT)
