@@ -83,19 +83,21 @@ def test_a_folder_that_cannot_be_used_is_a_config_error(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_refused_and_the_old_registers_stay(tmp_path: Path) -> None:
     put(tmp_path, b"kept")
     # A limit on file sizes stands for the full disk: both make the allocation fail.
-    limit = offset_of(place_of(0))
+    limit = offset_of(2)
+    before = (tmp_path / FILE_NAME).stat().st_size
     script = f"""
 import resource, signal
 from pathlib import Path
 from modbus_server.register_file import open_register_file
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {resource.RLIM_INFINITY}))
-with open_register_file(Path({str(tmp_path)!r}), [0, 5]):
+with open_register_file(Path({str(tmp_path)!r}), [0, 1, 5]):
     pass
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment(), check=False
     )
     assert "ConfigError" in done.stderr, done.stderr
+    assert (tmp_path / FILE_NAME).stat().st_size == before, "what was taken before it failed is given back"
     assert get(tmp_path, 4) == b"kept"
     assert not [other for other in tmp_path.iterdir() if ".damaged-" in other.name]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modbus_server.settings import from_env
 from scada.modbus.mbap import encode_frame
 from tests.support.certificates import Authority, client_context, utf8
 from tests.support.modbus_wire import Wire, modbus_server
@@ -32,7 +33,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> I
         "TLS_CERT": certificate,
         "TLS_KEY": key,
         "TLS_CA": authority.path,
-        "TLS_ROLES": "Operator=write, Viewer=read, *=none, -=none",
+        "TLS_ROLES": "Operator=write, Viewer=read, *=none, -=read",
     }
     with modbus_server(tmp_path_factory.mktemp("data"), **settings) as (process, plain_port):
         yield process, port, plain_port
@@ -44,7 +45,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> I
         ("Operator", True, True),
         ("Viewer", True, False),
         ("Stranger", False, False),
-        (None, False, False),
+        (None, True, False),
         ("*", False, False),
         ("-", False, False),
     ],
@@ -90,6 +91,16 @@ def test_tls_1_1_is_too_old(secured: tuple[Process, int, int], authority: Author
     # The server ended it: had this client given up, the reason would be NO_PROTOCOLS_AVAILABLE.
     with pytest.raises(ssl.SSLError, match=r"EOF|ALERT_PROTOCOL_VERSION"):
         Wire(secured[1], context)
+
+
+def test_tls_1_2_is_the_least_whatever_the_system_allows(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = authority.issue("server")
+    settings = {"TLS": "true", "TLS_CERT": certificate, "TLS_KEY": key, "TLS_CA": authority.path}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"MODBUS_SERVER_{name}", str(value))
+    tls = from_env().tls
+    assert tls is not None
+    assert tls.context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def test_plain_bytes_on_the_secure_port_are_never_executed(
