@@ -162,11 +162,15 @@ def test_a_heavy_payload_costs_little(data):
         tracemalloc.stop()
     assert peak < 20 * MEBIBYTE
     gc.collect()
+    gc.freeze()  # as the gateway does: what a whole test run has piled up is not the payload's to walk through
     durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        attempt(data)
-        durations.append(time.perf_counter() - started)
+    try:
+        for _ in range(3):
+            started = time.perf_counter()
+            attempt(data)
+            durations.append(time.perf_counter() - started)
+    finally:
+        gc.unfreeze()
     assert min(durations) < 0.2
 
 

@@ -226,7 +226,7 @@ def test_an_items_change_reaches_every_device_with_tags_of_it(store: ConfigStore
 
 def test_deleting_a_device_deletes_what_hangs_from_it(store: ConfigStore, engine: Engine, boiler: Document) -> None:
     outbox = Outbox(engine)
-    outbox.put([OutboxRow(None, boiler["tags"][0]["bindings"][1]["id"], 1.5, 1)])
+    outbox.apply(queued=[OutboxRow(None, boiler["tags"][0]["bindings"][1]["id"], 1.5, 1)])
     store.delete_device(boiler["id"])
     with engine.connect() as connection:
         for name in ("device", "network", "term", "tag", "binding", "outbox"):
