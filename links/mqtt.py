@@ -1,4 +1,4 @@
-"""The MQTT link: paho-mqtt 2 driven from the asyncio loop; the only file that knows paho.
+"""The MQTT link: paho-mqtt 2 driven from the asyncio loop. Over 400 lines, because one file alone may know paho.
 
 paho's own thread is never started: an exception in a callback would end it in silence. Here the loop reads and writes the
 socket, every callback's exception surfaces in `_read`, and connecting (which blocks) runs in a worker thread.
@@ -22,6 +22,7 @@ from paho.mqtt.properties import Properties
 
 from links.backoff import Backoff
 from links.environment import MqttSettings
+from links.subscriptions import Subscriptions
 from scada.errors import LinkError
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ READ_BATCH = 64
 """Most packets read before other tasks of the loop get their turn."""
 INFLIGHT = 65_535
 """Receive window asked for with MQTT 5 (3.1.1 has none: there it is the broker's setting)."""
-SUBSCRIBE_BATCH = 50
 UNREADABLE_TOPIC = "(topic is not UTF-8)"
 STABLE_S = 10.0
 """A connection that lasted this long was a good one: the next attempt comes at once."""
@@ -89,11 +89,7 @@ class MqttLink:
         self._on_message = on_message
         self._will = will
         self._loop = asyncio.get_running_loop()
-        self._filters: set[str] = set()
-        self._subscribed: set[str] = set()
-        self._subscribing: dict[int, list[str]] = {}
-        self._unwanted: set[str] = set()
-        self._unsubscribing: dict[int, list[str]] = {}
+        self._subscriptions = Subscriptions()
         self._published: dict[int, asyncio.Future[None]] = {}
         self._session = 0
         self._received = 0
@@ -153,20 +149,13 @@ class MqttLink:
 
     def subscribe(self, filters: Iterable[str]) -> None:
         """Have the topics of `filters` delivered, now and after every reconnect."""
-        wanted = set(filters)
-        self._filters |= wanted
-        self._unwanted -= wanted
-        if self.online.is_set():
-            self._send_subscribe()
+        self._subscriptions.add(filters)
+        self._synchronise()
 
     def unsubscribe(self, filters: Iterable[str]) -> None:
         """Stop the delivery of `filters`, those too that only an earlier run's session still holds."""
-        removed = set(filters)
-        self._filters -= removed
-        self._subscribed -= removed
-        self._unwanted |= removed
-        if self.online.is_set():
-            self._send_unsubscribe(removed)
+        self._subscriptions.remove(filters)
+        self._synchronise()
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
@@ -325,17 +314,9 @@ class MqttLink:
             self.state = LinkState.OFFLINE if "unavailable" in str(reason) else LinkState.REFUSED
             self._connack.set_exception(LinkError(f"the broker says: {reason}"))
             return
-        if not flags.session_present:
-            self._subscribed.clear()
-            self._unwanted.clear()
-        self._unsubscribing.clear()
-        # What was asked for and not answered before the connection ended may never have arrived.
-        for batch in self._subscribing.values():
-            self._subscribed.difference_update(batch)
-        self._subscribing.clear()
+        self._subscriptions.connected(flags.session_present)
         self._connack.set_result(None)
-        self._send_subscribe()
-        self._send_unsubscribe(self._unwanted)
+        self._synchronise(connecting=True)
 
     def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
         # 3.1.1 has no DISCONNECT from the broker; with 5 its reason says why (session taken over, not authorized ...).
@@ -372,43 +353,31 @@ class MqttLink:
         else:
             done.set_result(None)
 
-    def _send_subscribe(self) -> None:
-        """Subscribe to what the session does not hold yet. Again would make the broker repeat its retained messages."""
-        missing = sorted(self._filters - self._subscribed)
-        for start in range(0, len(missing), SUBSCRIBE_BATCH):
-            batch = missing[start : start + SUBSCRIBE_BATCH]
+    def _synchronise(self, connecting: bool = False) -> None:
+        """Ask the broker for what the session lacks, and give back what it should not hold; later, when there is no broker."""
+        if not (connecting or self.online.is_set()):
+            return
+        for batch in self._subscriptions.missing():
             _, mid = self._client.subscribe([(each, 1) for each in batch])
             if mid is not None:
-                self._subscribing[mid] = batch
-                self._subscribed.update(batch)
-
-    def _send_unsubscribe(self, filters: Iterable[str]) -> None:
-        """They stay unwanted until the broker has confirmed it: a session that is resumed would deliver them for ever."""
-        ordered = sorted(filters)
-        for start in range(0, len(ordered), SUBSCRIBE_BATCH):
-            batch = ordered[start : start + SUBSCRIBE_BATCH]
+                self._subscriptions.subscribing(mid, batch)
+        for batch in self._subscriptions.superfluous():
             _, mid = self._client.unsubscribe(batch)
             if mid is not None:
-                self._unsubscribing[mid] = batch
+                self._subscriptions.unsubscribing(mid, batch)
 
     def _on_unsubscribe(self, _client: Client, _userdata: object, mid: int, *_: object) -> None:
-        self._unwanted.difference_update(self._unsubscribing.pop(mid, ()))
+        self._subscriptions.released(mid)
 
     def _on_subscribe(
         self, _client: Client, _userdata: object, mid: int, reasons: list[Any], _properties: object
     ) -> None:
-        batch = self._subscribing.pop(mid, [])
-        refused = [each for each, reason in zip(batch, reasons, strict=False) if reason.is_failure]
+        refused = self._subscriptions.answered(mid, [reason.is_failure for reason in reasons])
         if refused:
             log.error("%s: subscription refused: %s", self._name, ", ".join(refused))
-            self._subscribed.difference_update(refused)
             if self._retry_subscribe is not None:
                 self._retry_subscribe.cancel()
-            self._retry_subscribe = self._loop.call_later(REFUSED_PAUSE_S, self._subscribe_again)
-
-    def _subscribe_again(self) -> None:
-        if self.online.is_set():
-            self._send_subscribe()
+            self._retry_subscribe = self._loop.call_later(REFUSED_PAUSE_S, self._synchronise)
 
     def _read(self) -> None:
         client = self._client
@@ -421,9 +390,7 @@ class MqttLink:
                     return
             if _decrypted(self._socket):
                 self._loop.call_soon(self._read)
-        except (
-            Exception
-        ):  # the top of this callback: a fault of ours or of paho's ends the connection, never the program
+        except Exception:  # the top of this callback: a fault of ours or of paho's ends the link, never the program
             log.exception("%s: reading failed", self._name)
             self._drop()
 

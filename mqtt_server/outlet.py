@@ -15,11 +15,12 @@ from drivers.modbus.writer import ModbusWriter
 from links.backoff import Backoff
 from mqtt_server.parking import Parking
 from mqtt_server.slots import Entry, Slot, Ticket
+from mqtt_server.upkeep import Upkeep
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.mapping import OutPlan, Write, flag_plan
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.writes import WriteRequest, plan_writes
-from scada.values import BadValue, RejectCode, Value
+from scada.values import RejectCode
 
 log = logging.getLogger(__name__)
 
@@ -77,17 +78,16 @@ class Outlet:
         self.quiet.set()
         self._wake_at: asyncio.TimerHandle | None = None
         self._hold: asyncio.TimerHandle
-        self._timers: dict[Slot, dict[str, asyncio.TimerHandle]] = {}
+        self._upkeep = Upkeep(self.put)
         self._loop = asyncio.get_running_loop()
 
     def add(self, out: OutPlan) -> Slot:
         """A slot for a binding; starts its fail-safe timer."""
         slot = self.slots[out.binding_id] = Slot(out)
-        slot.last_source = self._loop.time()
         flag = flag_plan(out)
         if flag is not None:
             slot.flag = self.slots[flag.binding_id] = Slot(flag)
-        self._arm_failsafe(slot)
+        self._upkeep.start(slot)
         self._is_merged = False
         return slot
 
@@ -99,15 +99,13 @@ class Outlet:
             self.remove(slot.flag.out.binding_id)
         self._dirty.pop(slot, None)
         self._waiting.pop(slot, None)
-        self._disarm(slot)
+        self._upkeep.forget(slot)
         self._is_merged = False
         return slot
 
     def offer(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
         """A new value from a binding's source; it is sent as soon as the link is free."""
-        slot.last_source = self._loop.time()
-        if slot.silent is not False and slot.out.options.failsafe is not None:
-            self._set_silent(slot, False)
+        self._upkeep.heard(slot)
         self.put(slot, write, ticket)
 
     def put(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
@@ -148,8 +146,7 @@ class Outlet:
                 if not self._dirty and not self._waiting:
                     self.quiet.set()
         finally:
-            for slot in list(self._timers):
-                self._disarm(slot)
+            self._upkeep.close()
             if self._wake_at is not None:
                 self._wake_at.cancel()
             await self._writer.close()
@@ -290,7 +287,7 @@ class Outlet:
                     RejectCode.VERIFY_FAILED, f"{slot.out.place}: read back another value", slot.out, entry.write
                 )
             self._finish(slot, entry)
-            self._arm_rewrite(slot)
+            self._upkeep.written(slot)
             if slot.queue:
                 self.mark(slot)
 
@@ -369,69 +366,6 @@ class Outlet:
     def _wake_up(self) -> None:
         self._wake_time = float("-inf")  # not compared with the clock again: timers may come a little early
         self._ready.set()
-
-    def _arm(self, slot: Slot, delay_s: float, action: Callable[[Slot], None]) -> None:
-        if slot.gone:
-            return
-        timers = self._timers.setdefault(slot, {})
-        name = action.__name__
-        if name in timers:
-            timers[name].cancel()
-        timers[name] = self._loop.call_later(delay_s, action, slot)
-
-    def _disarm(self, slot: Slot) -> None:
-        for timer in self._timers.pop(slot, {}).values():
-            timer.cancel()
-
-    def _arm_rewrite(self, slot: Slot) -> None:
-        if slot.out.options.rewrite_s:
-            self._arm(slot, slot.out.options.rewrite_s, self._rewrite)
-
-    def _rewrite(self, slot: Slot) -> None:
-        """The last value once more, whatever the binding's options say of unchanged values."""
-        self._arm_rewrite(slot)
-        if slot.last is None or slot.queue or slot.inflight is not None:
-            return
-        slot.is_assured = False
-        self.put(slot, slot.last, None)
-
-    def _arm_failsafe(self, slot: Slot) -> None:
-        failsafe = slot.out.options.failsafe
-        if failsafe is not None:
-            self._arm(slot, max(slot.last_source + failsafe.after_s - self._loop.time(), 0.01), self._check_silence)
-
-    def _check_silence(self, slot: Slot) -> None:
-        failsafe = slot.out.options.failsafe
-        if failsafe is None:
-            return
-        silent_s = self._loop.time() - slot.last_source
-        if silent_s < failsafe.after_s:
-            self._arm_failsafe(slot)
-            return
-        self._set_silent(slot, True)
-        where = f"{slot.out.device}@{slot.out.tag}"
-        log.warning("%s: silent for %.1f s", where, silent_s)
-        if failsafe.value is None:
-            return
-        value = cast(Value, failsafe.value)
-        try:
-            write = Write(slot.out, slot.out.encode(value), value, 0)
-        except BadValue as error:
-            log.error("%s: its fail-safe value cannot be written: %s", where, error)
-            return
-        log.warning("%s: fail-safe value %r is written", where, value)
-        slot.is_assured = False
-        self.put(slot, write, None)
-
-    def _set_silent(self, slot: Slot, silent: bool) -> None:
-        """Raise or lower the flag; a source that speaks is watched again."""
-        slot.silent = silent
-        if not silent:
-            self._arm_failsafe(slot)
-        if slot.flag is not None:
-            out = slot.flag.out
-            slot.flag.offer(Write(out, out.encode(int(silent)), int(silent), 0), None)
-            self.mark(slot.flag)
 
 
 def _slots(request: WriteRequest) -> list[Slot]:

@@ -1,0 +1,73 @@
+"""Which topic filters a session with a broker should hold, does hold, and is asked for: bookkeeping without a socket."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+BATCH = 50
+"""Filters in one packet."""
+
+
+class Subscriptions:
+    """What is wanted outlives every connection; what is held, and what has to be given back, belongs to the broker's session."""
+
+    def __init__(self) -> None:
+        self._wanted: set[str] = set()
+        self._held: set[str] = set()
+        self._unwanted: set[str] = set()
+        self._subscribing: dict[int, list[str]] = {}
+        self._unsubscribing: dict[int, list[str]] = {}
+
+    def add(self, filters: Iterable[str]) -> None:
+        """Want these too."""
+        added = set(filters)
+        self._wanted |= added
+        self._unwanted -= added
+
+    def remove(self, filters: Iterable[str]) -> None:
+        """Want these no more. They stay unwanted until the broker confirms it: a resumed session would deliver them for ever."""
+        removed = set(filters)
+        self._wanted -= removed
+        self._held -= removed
+        self._unwanted |= removed
+
+    def connected(self, session_present: bool) -> None:
+        """A new connection: what was asked for and not answered before it may never have arrived."""
+        if not session_present:
+            self._held.clear()
+            self._unwanted.clear()
+        for batch in self._subscribing.values():
+            self._held.difference_update(batch)
+        self._subscribing.clear()
+        self._unsubscribing.clear()
+
+    def missing(self) -> Iterator[list[str]]:
+        """What to subscribe to. What is held is left out: asked again, a broker would repeat its retained messages."""
+        return _batches(self._wanted - self._held)
+
+    def superfluous(self) -> Iterator[list[str]]:
+        """What to unsubscribe from and was not yet asked for."""
+        asked = {each for batch in self._unsubscribing.values() for each in batch}
+        return _batches(self._unwanted - asked)
+
+    def subscribing(self, mid: int, batch: list[str]) -> None:
+        """`batch` was asked for in the packet `mid`."""
+        self._subscribing[mid] = batch
+        self._held.update(batch)
+
+    def unsubscribing(self, mid: int, batch: list[str]) -> None:
+        """`batch` was given back in the packet `mid`."""
+        self._unsubscribing[mid] = batch
+
+    def answered(self, mid: int, failures: Sequence[bool]) -> list[str]:
+        """The broker's answer to a subscription, one truth value a filter; returns the filters that it refused."""
+        refused = [each for each, failed in zip(self._subscribing.pop(mid, ()), failures, strict=False) if failed]
+        self._held.difference_update(refused)
+        return refused
+
+    def released(self, mid: int) -> None:
+        """The broker confirmed an unsubscription."""
+        self._unwanted.difference_update(self._unsubscribing.pop(mid, ()))
+
+
+def _batches(filters: set[str]) -> Iterator[list[str]]:
+    ordered = sorted(filters)
+    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
