@@ -1,11 +1,13 @@
-"""Rows P1, P3-P5 and C1: the gateway killed, ended, frozen, started twice, and configured anew under load."""
+"""Rows P1, P3-P6 and C1: the gateway killed, ended, frozen, started twice, and configured anew under load."""
 
 import asyncio
 import random
+import resource
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -213,3 +215,29 @@ async def test_values_on_disk_survive_a_change_of_their_binding(plant: Plant, de
     assert written(device, 21) == [1, 2, 3]
     assert device.registers[10:12] == [0, 0]
     await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def test_p6_without_file_descriptors_it_waits_and_recovers(plant: Plant) -> None:
+    async with AsyncExitStack() as stack:
+        devices = [await stack.enter_async_context(FaultDevice()) for _ in range(12)]
+        for number, device in enumerate(devices):
+            plant.device(f"d{number}", device.port, [tag("t", 0)])
+        gateway = await plant.start()
+        await plant.publish([("plant/d0", b'{"t": 1}')])
+        await plant.wait(lambda: devices[0].registers[0] == 1, "the first is served")
+        limits = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+        taken = open_files(gateway.pid)
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (taken, limits[1]))
+        await plant.publish([(f"plant/d{number}", b'{"t": 2}') for number in range(len(devices))])
+        await plant.wait(lambda: devices[0].registers[0] == 2, "who is connected is served")
+        await asyncio.sleep(1.0)
+        assert gateway.popen.poll() is None
+        assert not all(device.registers[0] == 2 for device in devices), "the limit has an effect"
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, limits)
+        await plant.wait(lambda: all(device.registers[0] == 2 for device in devices), "the others later", 8)
+        await plant.wait(lambda: plant.outbox() == [], "nothing is left on disk")
+        assert "Traceback" not in plant.output
