@@ -142,11 +142,10 @@ class Gateway:
                 self._reject(code, reason, topic, payload, plan.name, tag)
             if ticket.delivery.is_repeat:
                 writes = [write for write in writes if not self._is_superseded(write, ticket)]
-            else:
-                for write in writes:
-                    routes[write.out.binding_id][1].session = session
+                session = 0
             for write in writes:
                 outlet, slot = routes[write.out.binding_id]
+                slot.session = session
                 outlet.offer(slot, write, ticket)
 
     def _is_superseded(self, write: Write, ticket: Ticket) -> bool:
