@@ -4,6 +4,7 @@ Throughput is measured as a drain: the messages wait in a persistent session at 
 So the publisher takes no share of the processors while the clock runs, and every program gets the same messages.
 """
 
+import gc
 import select
 import socket
 import statistics
@@ -20,6 +21,7 @@ from typing import Any
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from mqtt_server.__main__ import GC_THRESHOLD
 from scada.mapping import compile_device
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
@@ -299,16 +301,19 @@ def _others_p99(dead: int, count: int, rate: float, devices: int = 100) -> float
     return latencies[int(len(latencies) * 0.99)] * 1000
 
 
-def _compile_s(devices: int, tags: int) -> float:
-    """Seconds to load and compile a configuration from SQLite."""
+def _compile_s(devices: int, tags: int) -> tuple[float, float]:
+    """Seconds to load a configuration from SQLite, and to compile it; with the collector set as the gateway sets it."""
     with _bench() as bench:
         bench.configure(devices, tags)
         reader = ConfigReader(bench.engine)
+        gc.set_threshold(GC_THRESHOLD)
         start = time.perf_counter()
-        plans = [compile_device(device) for device in reader.load_devices(-1)]
-        elapsed_s = time.perf_counter() - start
+        configs = reader.load_devices(-1)
+        loaded = time.perf_counter()
+        plans = [compile_device(config) for config in configs]
+        elapsed_s = time.perf_counter() - loaded
         assert sum(len(plan.tags) for plan in plans if plan is not None) == devices * tags
-    return elapsed_s
+    return loaded - start, elapsed_s
 
 
 def _memory(devices: int, tags: int) -> float:
@@ -336,7 +341,8 @@ def run(quick: bool) -> list[Row]:
     p50, p99 = (statistics.median(each) for each in zip(*latencies, strict=True))
     devices = 100 if quick else 1000
     memory = _memory(devices, 20)
-    compile_s = _compile_s(devices, 100)
+    load_s, compile_s = _compile_s(devices, 100)
+    total_s = load_s + compile_s
     pairs = [(_others_p99(1, 4_000, 400), _others_p99(0, 4_000, 400)) for _ in range(repeats)]
     one_dead, none_dead = (statistics.median(each) for each in zip(*pairs, strict=True))
     met = ours >= 0.5 * bare and ours >= 100 * naive
@@ -347,7 +353,8 @@ def run(quick: bool) -> list[Row]:
         _row("publish to readable register at 5,000 messages/s, p50", p50, "ms", "<= 3 ms", p50 <= 3),
         _row("publish to readable register at 5,000 messages/s, p99", p99, "ms", "<= 10 ms", p99 <= 10),
         _row(f"memory with {size}, {20 * devices:,} tags", memory, "MB", "<= 150 MB", memory <= 150),
-        _row(f"load and compile {100 * devices:,} tags", compile_s, "s", "<= 3 s", compile_s <= 3),
+        _row(f"compile the plan of {100 * devices:,} tags", compile_s, "s", "<= 3 s", compile_s <= 3),
+        _row(f"load {100 * devices:,} tags from SQLite, compile them", total_s, "s", "<= 3 s", total_s <= 3),
         _row(
             "1 dead device of 100: p99 of the others",
             one_dead,
