@@ -62,7 +62,7 @@ def _row(figure: str, ours: float, unit: str, target: float, peers: dict[str, fl
         "ours": round(ours, 3),
         "peers": {name: round(value, 3) for name, value in peers.items()},
         "unit": unit,
-        "target": target,
+        "target": f"<= {target:g} {unit}",
         "met": ours <= target,
     }
 

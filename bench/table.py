@@ -42,7 +42,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     lines = [
         "# How fast it is",
         "",
-        f"`make bench` on {report['machine']}, {report['time']}{', short runs' if report['quick'] else ''}. "
+        f"`make bench` on {report['machine']}, {report['time']}{', short runs' if report['quick'] else ''}.",
         "Ours and the peers ran in the same run, on the same machine; in brackets, how many times ours is as much.",
         "",
         "| figure | ours | peers | must reach | reached |",

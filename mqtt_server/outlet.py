@@ -105,7 +105,8 @@ class Outlet:
 
     def offer(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
         """A new value from a binding's source; it is sent as soon as the link is free."""
-        self._upkeep.heard(slot)
+        if slot.out.options.failsafe is not None:
+            self._upkeep.heard(slot)
         self.put(slot, write, ticket)
 
     def put(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:

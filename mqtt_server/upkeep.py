@@ -26,9 +26,9 @@ class Upkeep:
         self._arm_failsafe(slot)
 
     def heard(self, slot: Slot) -> None:
-        """The source spoke."""
+        """The source of a slot that has a fail-safe spoke."""
         slot.last_source = self._loop.time()
-        if slot.silent is not False and slot.out.options.failsafe is not None:
+        if slot.silent is not False:
             self._set_silent(slot, False)
             self._arm_failsafe(slot)
 
