@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run install test check bench migrate clean
+.PHONY: run install test soak check bench migrate clean
 
 run: $(STAMP) ## start everything; DEMO=1 adds a fleet of simulated devices
 	@$(BIN)/python -m tagwire up $(if $(filter 1 true yes on,$(DEMO)),--demo)
@@ -14,6 +14,9 @@ install: $(STAMP) ## make .venv with everything that is needed to run
 
 test: $(STAMP)-dev ## every test; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(STAMP)-dev ## the fault tests, as long as the fault table asks
+	TAGWIRE_SOAK=1 $(BIN)/python -m pytest -o timeout=900 tests/faults $(ARGS)
 
 check: $(STAMP)-dev ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from tests.support.brokers import Broker, start_mosquitto, start_nats, start_pro
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 from tests.support.processes import free_port, wait_until
+from tests.support.soak import rounds
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ class Publisher:
 async def test_b1_the_broker_killed_again_and_again(plant: Plant, device: FaultDevice) -> None:
     plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
     await plant.start()
-    last = 300
+    restarts = rounds(3, 20)
+    last = 100 * restarts
 
     def publish() -> None:
         publisher = Publisher(plant.broker.port)
@@ -80,7 +82,7 @@ async def test_b1_the_broker_killed_again_and_again(plant: Plant, device: FaultD
         publisher.close()
 
     publishing = asyncio.create_task(asyncio.to_thread(publish))
-    for _ in range(3):
+    for _ in range(restarts):
         await asyncio.sleep(0.7)
         assert isinstance(plant.broker, Broker)
         await asyncio.to_thread(plant.broker.restart)

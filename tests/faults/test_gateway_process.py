@@ -16,6 +16,7 @@ import pytest
 from tests.support.brokers import Broker
 from tests.support.fault_device import FaultDevice, Seen
 from tests.support.plant import Plant, build_plant, tag
+from tests.support.soak import rounds
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def test_p1_killed_at_random_during_numbered_writes(plant: Plant, device: 
     await device.set_mode(mode, 0.3)
     configure(plant, device)
     number = 0
-    for _ in range(4):
+    for _ in range(rounds(4, 30)):
         gateway = await plant.start()
         kill_at = time.monotonic() + rng.uniform(0.05, 0.7)
         while time.monotonic() < kill_at:

@@ -22,6 +22,7 @@ from scada.modbus.mbap import encode_frame
 from tests.support.modbus_wire import Wire, modbus_server
 from tests.support.processes import CHECKOUT, Process, clean_environment, free_port, wait_until
 from tests.support.programs import need
+from tests.support.soak import rounds
 
 READ = "03 00 00 00 0A"
 
@@ -228,7 +229,7 @@ def test_p1_nothing_answered_is_lost_when_the_server_is_killed(tmp_path: Path) -
     print(f"seed {seed}")
     chance = random.Random(seed)
     numbers = [0] * 4
-    for _ in range(6):
+    for _ in range(rounds(6, 30)):
         with modbus_server(tmp_path) as (process, port):
             writers = [Writer(port, block, numbers[block]) for block in range(4)]
             for writer in writers:

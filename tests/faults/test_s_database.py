@@ -20,6 +20,7 @@ from storage.config_store import ConfigStore
 from storage.engine import open_engine, reading
 from storage.migrate import migrate
 from storage.outbox import Outbox, OutboxRow
+from tests.support.soak import rounds
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = {
@@ -232,7 +233,7 @@ def test_p2_killed_at_any_write_the_configuration_is_the_old_or_the_new(tmp_path
     ConfigStore(engine).create_device(DEVICE)
     engine.dispose()
     killed = 0
-    for when in range(1, 40, 4):
+    for when in range(1, 61, rounds(6, 1)):
         copy = tmp_path / f"{when}.sqlite"
         shutil.copy(template, copy)
         inject = f"inject=pwrite64,fdatasync,fsync,ftruncate:signal=SIGKILL:when={when}"

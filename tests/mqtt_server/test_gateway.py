@@ -9,8 +9,10 @@ import orjson
 import pytest
 
 from tests.support.brokers import Broker, start_mosquitto, start_nats
+from tests.support.certificates import Authority
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
+from tests.support.processes import free_port
 
 
 @pytest.fixture(params=["mosquitto", "nats"])
@@ -68,6 +70,25 @@ async def test_mqtt_5_by_setting(tmp_path: Path, mosquitto: Broker, device: Faul
         await plant.start()
         await plant.publish([("plant/boiler", b'{"t": 5}')])
         await plant.wait(lambda: device.registers[0] == 5, "value written")
+
+
+async def test_tls_with_a_client_certificate(tmp_path: Path, device: FaultDevice) -> None:
+    port = free_port()
+    authority = Authority(tmp_path)
+    server, client = authority.issue("localhost"), authority.issue("gateway")
+    conf = (
+        "per_listener_settings true\nlistener {port} 127.0.0.1\nallow_anonymous true\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\n"
+        f"cafile {authority.path}\ncertfile {server[0]}\nkeyfile {server[1]}\n"
+    )
+    tls: dict[str, str | int | Path] = {"MQTT_HOST": "localhost", "MQTT_PORT": port, "MQTT_TLS": "true"}
+    tls |= {"MQTT_TLS_CA": authority.path, "MQTT_TLS_CERT": client[0], "MQTT_TLS_KEY": client[1]}
+    with start_mosquitto(tmp_path / "broker", conf) as broker:
+        async with build_plant(tmp_path, broker, **tls) as plant:
+            plant.device("boiler", device.port, [tag("t", 0)])
+            await plant.start()
+            await plant.publish([("plant/boiler", b'{"t": %d}' % value) for value in range(1, 500)])
+            await plant.wait(lambda: device.registers[0] == 499, "values arrive over TLS")
 
 
 async def test_new_changed_and_deleted_devices_take_effect_without_a_restart(plant: Plant, device: FaultDevice) -> None:

@@ -54,13 +54,13 @@ class Plant:
 
     async def start(self, *, ready: bool = True, online: bool = True) -> Process:
         """Start the gateway, and wait until it is ready and has subscribed."""
-        environment = clean_environment(
-            MQTT_HOST="127.0.0.1",
-            MQTT_PORT=self.broker.port,
-            SQLALCHEMY_DATABASE_URI=self.uri,
-            TAGWIRE_DATA_DIR=self.folder,
-            **self.settings,
-        )
+        defaults: dict[str, str | int | Path] = {
+            "MQTT_HOST": "127.0.0.1",
+            "MQTT_PORT": self.broker.port,
+            "SQLALCHEMY_DATABASE_URI": self.uri,
+            "TAGWIRE_DATA_DIR": self.folder,
+        }
+        environment = clean_environment(**(defaults | self.settings))
         self.gateway = Process([sys.executable, "-m", "mqtt_server"], environment)
         if ready:
             await asyncio.to_thread(self.gateway.wait_ready)
