@@ -138,7 +138,7 @@ def _check_events(text: str) -> None:
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _PlainLoader(_BASE):  # type: ignore[misc]
+class _PlainLoader(_BASE):  # type: ignore[misc]  # PyYAML has no types
     """The safe loader, refusing a name twice in a mapping."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -161,7 +161,7 @@ def _text(dumper: Any, text: str) -> Any:
 _BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Dumper(_BASE_DUMPER):  # type: ignore[misc]
+class _Dumper(_BASE_DUMPER):  # type: ignore[misc]  # PyYAML has no types
     yaml_representers: ClassVar[dict[Any, Any]] = {**_BASE_DUMPER.yaml_representers, str: _text}
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -21,7 +21,7 @@ details that list every fault with its field. Devices may be named by id or name
 """
 
 
-class Documentation(Api):  # type: ignore[misc]
+class Documentation(Api):  # type: ignore[misc]  # flask-smorest has no types
     """flask-smorest's Api with our error shape, and a document that is made when it is first asked for, not at every start."""
 
     ERROR_SCHEMA = ProblemSchema

@@ -6,31 +6,12 @@ import pytest
 
 from mqtt_server import slots
 from mqtt_server.slots import Slot, Ticket
-from scada.config import BindingConfig, Direction, ModbusAddress, ModbusNetwork, ModbusOptions
-from scada.mapping import OutPlan, Write
-from scada.modbus.limits import Table
+from scada.mapping import Write
+from tests.support.bindings import out_plan
 
 
 def slot(**options: Any) -> Slot:
-    network = ModbusNetwork(host="127.0.0.1")
-    config = BindingConfig(5, "modbus", Direction.OUT, ModbusAddress(10), ModbusOptions(**options), None, None)
-    return Slot(
-        OutPlan(
-            binding_id=5,
-            device="boiler",
-            tag="t",
-            endpoint=network.endpoint,
-            network=network,
-            unit_id=1,
-            table=Table.HOLDING_REGISTER,
-            address=10,
-            count=1,
-            bit=None,
-            options=ModbusOptions(**options),
-            config=config,
-            encode=lambda value: int(value).to_bytes(2, "big"),
-        )
-    )
+    return Slot(out_plan(**options))
 
 
 def offer(target: Slot, value: float) -> Ticket:
