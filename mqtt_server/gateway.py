@@ -48,7 +48,7 @@ class Gateway:
         """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
         if not self._receiving:
             return
-        ticket = Ticket(delivery, topic)
+        ticket = Ticket(delivery, topic, delivery.qos > 0)
         ticket.waiting = 1  # held by this method until every value has been offered
         if delivery.qos:
             # Acknowledged in order: what the broker sends again after a crash is never older than what it keeps to itself.

@@ -23,14 +23,16 @@ REFUSED_PAUSE_S = 10.0
 class Ticket:
     """One received message. `waiting` counts the values that are not settled yet, and the message before it on its topic.
 
-    At 0 the message can be acknowledged; `following` is the next message of the topic, which waits for that.
+    At 0 the message can be acknowledged; `following` is the next message of the topic, which waits for that. `owed` says
+    whether the broker expects that at all: messages of QoS 0 come without a limit, so a slot holds one of them at most.
     """
 
-    __slots__ = ("delivery", "following", "topic", "waiting")
+    __slots__ = ("delivery", "following", "owed", "topic", "waiting")
 
-    def __init__(self, delivery: Any, topic: str = "") -> None:
+    def __init__(self, delivery: Any, topic: str = "", owed: bool = True) -> None:
         self.delivery = delivery
         self.topic = topic
+        self.owed = owed
         self.waiting = 0
         self.following: Ticket | None = None
 
@@ -96,11 +98,11 @@ class Slot:
 
     def offer(self, write: Write, ticket: Ticket | None) -> list[Entry]:
         """Add a value. Returns the entries that it pushed out of a full queue."""
+        queue = self.queue
         tickets = []
-        if ticket is not None:
+        if ticket is not None and (ticket.owed or self.out.options.every_value or not (queue and queue[0].tickets)):
             ticket.waiting += 1
             tickets.append(ticket)
-        queue = self.queue
         if self.out.options.every_value:
             queue.append(Entry(write, tickets))
             return [queue.popleft()] if len(queue) > MAX_QUEUE else []
@@ -156,7 +158,7 @@ class Slot:
             return
         self.inflight = None
         if self.queue and not self.out.options.every_value:
-            self.queue[0].tickets[:0] = entry.tickets
+            self.queue[0].tickets[:0] = [ticket for ticket in entry.tickets if ticket.owed]
         else:
             self.queue.appendleft(entry)
 

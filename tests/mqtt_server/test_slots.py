@@ -52,6 +52,18 @@ def test_a_failed_write_yields_to_a_newer_value_but_keeps_its_messages() -> None
     assert send(target) == (2, [first, second])
 
 
+def test_messages_of_qos_0_do_not_pile_up_while_nothing_can_be_written_or_parked() -> None:
+    target = slot()
+    for value in range(1000):
+        target.offer(Write(target.out, b"\0\1", value, 0), Ticket(None, owed=False))
+        if value % 10 == 0:
+            target.take()
+        if value % 10 == 5:
+            target.requeue()
+    (entry,) = target.entries()
+    assert (entry.write.value, len(entry.tickets)) == (999, 1), "still one: a value without any is not parked"
+
+
 def test_a_failed_write_alone_is_sent_again() -> None:
     target = slot()
     first = offer(target, 1)
