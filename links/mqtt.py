@@ -103,11 +103,18 @@ class MqttLink:
         self._error: str | None = None
         self.state = LinkState.OFFLINE
         self.online = asyncio.Event()
+        self._judged = asyncio.Event()  # let in, or refused
         self._client = self._make_client(client_id, persistent)
 
     def start(self) -> None:
         """Connect, and stay connected until `close`."""
         self._running = self._loop.create_task(self._run(), name=f"{self._name} link")
+
+    async def connected(self) -> None:
+        """Wait until the link is online; raises LinkError as soon as the broker refuses. Who is not there yet is waited for."""
+        await self._judged.wait()
+        if not self.online.is_set():
+            raise LinkError(f"{self._name}: {self._error}")
 
     async def close(self) -> None:
         """Leave the broker in order; the session stays there when it is a persistent one."""
@@ -285,6 +292,7 @@ class MqttLink:
         self.state = LinkState.ONLINE
         self._error = None
         self.online.set()
+        self._judged.set()
         log.info("%s: online", self._name)
         if self._will is not None:
             self._client.publish(self._will.topic, self._will.online, 1, True)
@@ -306,6 +314,10 @@ class MqttLink:
         if self._error != error:
             log.warning("%s: %s: %s", self._name, self.state, error)
         self._error = error
+        if self.state is LinkState.REFUSED:
+            self._judged.set()
+        else:
+            self._judged.clear()
 
     def _on_connect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
         if self._connack.done():
