@@ -25,10 +25,11 @@ def main() -> int:
         return EXIT_CONFIG
     from flask_app.app import create_app
     from flask_app.bridge import Limits
+    from flask_app.metrics import refusal_counter
 
     app = create_app(settings)
     logging.getLogger("flask_app").info("REST on http://%s:%d", settings.host, settings.port)
-    serve(app, sock, Limits(body=settings.body_limit, threads=settings.threads))
+    serve(app, sock, Limits(body=settings.body_limit, threads=settings.threads), refusal_counter(app))
     return 0
 
 

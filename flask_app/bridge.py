@@ -21,6 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 # Status, header fields and the pieces of the body.
 Reply = tuple[int, list[tuple[bytes, bytes]], list[bytes]]
+# Told the status of every request that was refused before the application saw it.
+OnRefused = Callable[[int], None]
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _log = logging.getLogger(__name__)
@@ -58,8 +60,9 @@ class _Refused(Exception):
 class WsgiBridge:
     """An ASGI application that answers HTTP with a WSGI application in a bounded pool of threads."""
 
-    def __init__(self, app: WsgiApp, limits: Limits) -> None:
+    def __init__(self, app: WsgiApp, limits: Limits, on_refused: OnRefused) -> None:
         self._app = app
+        self._on_refused = on_refused
         self._limits = limits
         self._readers = ThreadPoolExecutor(limits.threads, thread_name_prefix="reader")
         # Writers may wait for the database's lock; in threads of their own they never keep readers from being answered.
@@ -95,9 +98,9 @@ class WsgiBridge:
             body.seek(0)
             status, headers, chunks = await self._run(scope, body)
         except TimeoutError:
-            status, headers, chunks = _refusal(408, "the body did not arrive in time")
+            status, headers, chunks = self._refusal(408, "the body did not arrive in time")
         except _Refused as refused:
-            status, headers, chunks = _refusal(refused.status, refused.detail)
+            status, headers, chunks = self._refusal(refused.status, refused.detail)
         finally:
             self._buffered -= taken
             body.close()
@@ -161,6 +164,18 @@ class WsgiBridge:
                 close()
         return started[0], started[1], chunks
 
+    def _refusal(self, status: int, detail: str) -> Reply:
+        self._on_refused(status)
+        body = problem_bytes(status, detail)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        return status, headers, [body]
+
 
 def environ(scope: Message, body: IO[bytes]) -> dict[str, Any]:
     """The WSGI environment of an ASGI HTTP scope. The path is decoded byte by byte: the application sees what was sent."""
@@ -199,15 +214,3 @@ def environ(scope: Message, body: IO[bytes]) -> dict[str, Any]:
 def _length(scope: Message) -> int:
     """The body's length as the head says it; 0 when it says nothing. h11 has checked that these are digits."""
     return max((int(value[:15]) for name, value in scope["headers"] if name == b"content-length"), default=0)
-
-
-def _refusal(status: int, detail: str) -> Reply:
-    body = problem_bytes(status, detail)
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    return status, headers, [body]

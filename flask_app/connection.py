@@ -12,6 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flask_app.bridge import OnRefused
 from flask_app.problems import MEDIA_TYPE, problem_bytes
 
 HEAD_TIMEOUT_S = 10.0
@@ -23,6 +24,7 @@ class GuardedConnection(H11Protocol):
 
     max_connections = 2000
     write_timeout_s = 30.0
+    on_refused: OnRefused
     _arrivals = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -121,5 +123,6 @@ class GuardedConnection(H11Protocol):
             # Half an answer is already on its way: there is no place for another.
             output = b""
         if output:
+            self.on_refused(status)
             self.transport.write(output)
         self.transport.close()

@@ -1,6 +1,7 @@
 """/metrics, /healthz, /readyz: what a monitoring system asks for."""
 
 import time
+from collections.abc import Callable
 
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,6 +16,9 @@ _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 # A method that nobody defined would be a new time series for each request of a scanner.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# What the server in front of Flask answers by itself; shown from the start, so that an alert has something to look at.
+_REFUSALS = (400, 408, 413, 431, 501, 503)
+_EXTENSION = "tagwire_http_refused"
 
 
 def register(app: Flask) -> None:
@@ -24,6 +28,11 @@ def register(app: Flask) -> None:
     seconds = Histogram(
         "tagwire_http_seconds", "Time to answer", ["method", "route"], registry=registry, buckets=_BUCKETS
     )
+
+    refused = Counter(_EXTENSION, "Requests refused before the application saw them", ["status"], registry=registry)
+    for status in _REFUSALS:
+        refused.labels(status)
+    app.extensions[_EXTENSION] = refused
 
     @app.before_request
     def start() -> None:
@@ -53,6 +62,12 @@ def register(app: Flask) -> None:
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(generate_latest(registry) + generate_latest(_stored()), content_type=_TEXT)
+
+
+def refusal_counter(app: Flask) -> Callable[[int], None]:
+    """What the server in front of `app` calls with the status of each request that it refused by itself."""
+    refused: Counter = app.extensions[_EXTENSION]
+    return lambda status: refused.labels(status).inc()
 
 
 def _stored() -> CollectorRegistry:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from uvicorn import Config, Server
 
-from flask_app.bridge import Limits, WsgiApp, WsgiBridge
+from flask_app.bridge import Limits, OnRefused, WsgiApp, WsgiBridge
 from flask_app.connection import KEEP_ALIVE_S, GuardedConnection
 from links.notify import notify_ready, notify_stopping
 
@@ -36,12 +36,16 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(app: WsgiApp, sock: socket.socket, limits: Limits) -> None:
-    """Serve until SIGTERM or SIGINT; then answer what was asked, close the connections and return."""
-    bridge = WsgiBridge(app, limits)
+def serve(app: WsgiApp, sock: socket.socket, limits: Limits, on_refused: OnRefused = lambda status: None) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was asked, close the connections and return.
+
+    `on_refused` is called with the status of each request that is refused before `app` sees it.
+    """
+    bridge = WsgiBridge(app, limits, on_refused)
+    members = {"max_connections": _max_connections(), "on_refused": staticmethod(on_refused)}
     config = Config(
         bridge,
-        http=type("Connection", (GuardedConnection,), {"max_connections": _max_connections()}),
+        http=type("Connection", (GuardedConnection,), members),
         ws="none",
         loop="uvloop",
         lifespan="off",

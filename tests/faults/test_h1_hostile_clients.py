@@ -5,9 +5,11 @@ Asked all the while: a normal client, whose 99th percentile stays below one seco
 
 import contextlib
 import http.client
+import re
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,7 +85,15 @@ def status_of(connection: socket.socket) -> int:
     return response.status
 
 
+def refused(server: Server) -> Counter[int]:
+    """How many requests /metrics says were refused before the application saw them, by status."""
+    metrics = server.ask("GET", "/metrics").body.decode()
+    rows = re.findall(r'^tagwire_http_refused_total{status="(\d+)"} (\S+)', metrics, re.MULTILINE)
+    return Counter({int(status): int(float(number)) for status, number in rows})
+
+
 def test_200_slow_heads_delay_nobody_and_end_with_408(server: Server) -> None:
+    before = refused(server)
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
     with Bystander(server) as bystander, connections(server.port, 200) as slow:
         for each in slow:
@@ -97,6 +107,7 @@ def test_200_slow_heads_delay_nobody_and_end_with_408(server: Server) -> None:
         assert {status_of(each) for each in slow} == {408}
         assert time.monotonic() - begun < 20
     bystander.check()
+    assert refused(server)[408] - before[408] == 200
 
 
 def test_200_slow_bodies_delay_nobody(server: Server) -> None:
@@ -123,17 +134,20 @@ def test_1000_idle_keep_alive_connections_are_served(server: Server) -> None:
 
 
 def test_1000_requests_at_once_are_answered_or_refused_with_503(server: Server) -> None:
+    before = refused(server)
     with connections(server.port, 1000) as burst:
         for each in burst:
             each.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         statuses = [status_of(each) for each in burst]
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 400
+    assert refused(server)[503] - before[503] == statuses.count(503)
     assert server.ask("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize("length", [10_000_000, 10**14])
 def test_body_too_long_is_413_before_it_is_read(server: Server, length: int) -> None:
+    before = refused(server)
     with Bystander(server) as bystander, connections(server.port, 1) as (client,):
         client.sendall(
             b"POST /api/v1/devices HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -142,6 +156,7 @@ def test_body_too_long_is_413_before_it_is_read(server: Server, length: int) -> 
         assert status_of(client) == 413
         time.sleep(0.1)
     bystander.check(least=5)
+    assert refused(server)[413] - before[413] == 1
 
 
 def test_10_mb_body_sent_whole_is_413(server: Server) -> None:
@@ -153,6 +168,7 @@ def test_10_mb_body_sent_whole_is_413(server: Server) -> None:
 
 
 def test_chunked_body_too_long_is_413(server: Server) -> None:
+    before = refused(server)
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     with connections(server.port, 1) as (client,):
         client.sendall(
@@ -163,11 +179,13 @@ def test_chunked_body_too_long_is_413(server: Server) -> None:
             for _ in range(10):
                 client.sendall(chunk)
         assert status_of(client) in (413, 0)
+    assert refused(server)[413] - before[413] == 1
     assert server.ask("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize(("number", "size"), [(10_000, 1), (200, 10), (1, 100_000)])
 def test_too_many_or_too_long_header_fields_are_431(server: Server, number: int, size: int) -> None:
+    before = refused(server)
     fields = b"".join(b"X-%d: %s\r\n" % (index, b"a" * size) for index in range(number))
     with Bystander(server) as bystander, connections(server.port, 1) as (client,):
         with contextlib.suppress(ConnectionError):
@@ -175,6 +193,7 @@ def test_too_many_or_too_long_header_fields_are_431(server: Server, number: int,
         assert status_of(client) == 431
         time.sleep(0.1)
     bystander.check(least=5)
+    assert refused(server)[431] - before[431] == 1
 
 
 @pytest.mark.parametrize(
@@ -191,12 +210,15 @@ def test_too_many_or_too_long_header_fields_are_431(server: Server, number: int,
     ],
 )
 def test_what_is_no_http_is_refused_as_a_problem(server: Server, request_bytes: bytes) -> None:
+    before = refused(server)
     with connections(server.port, 1) as (client,):
         client.sendall(request_bytes + b"\r\n\r\n")
         received = b""
         while chunk := client.recv(4096):
             received += chunk
-    assert received.split(b" ", 2)[1].startswith(b"4") or b" 501 " in received[:20]
+    status = int(received.split(b" ", 2)[1])
+    assert 400 <= status < 500 or status == 501
+    assert refused(server) - before == Counter({status: 1})
     assert b"application/problem+json" in received
     assert server.ask("GET", "/healthz").status == 200
 

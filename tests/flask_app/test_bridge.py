@@ -1,0 +1,83 @@
+"""Which threads answer what, without sockets."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flask_app.bridge import Limits, WsgiBridge
+from tests.support.processes import CHECKOUT
+
+REQUESTS = 12
+
+
+class Held:
+    """A WSGI application that counts who is in it, and lets nobody out before `release`."""
+
+    def __init__(self) -> None:
+        self.inside: Counter[str] = Counter()
+        self.release = threading.Event()
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with self._lock:
+            self.inside[environ["REQUEST_METHOD"]] += 1
+        self.release.wait(20)
+        start_response("204 No Content", [])
+        return []
+
+
+async def ask(bridge: WsgiBridge, method: str) -> int:
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "headers": []}
+    await bridge({**scope, "path": "/", "raw_path": b"/", "query_string": b""}, receive, send)
+    return statuses[0]
+
+
+async def test_the_threads_setting_is_for_reading_and_changes_have_four_of_their_own() -> None:
+    app = Held()
+    bridge = WsgiBridge(app, Limits(body=lambda path: 100, threads=3), lambda status: None)
+    reading = [asyncio.create_task(ask(bridge, method)) for method in ("GET", "HEAD", "OPTIONS") * REQUESTS]
+    await asyncio.sleep(0.1)
+    changing = [asyncio.create_task(ask(bridge, method)) for method in ("POST", "PUT", "PATCH", "DELETE") * REQUESTS]
+    async with asyncio.timeout(10):
+        while app.inside.total() < 7:  # noqa: ASYNC110 - threads tell nobody
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    inside = app.inside.copy()
+    app.release.set()
+    assert set(await asyncio.gather(*reading, *changing)) == {204}
+    assert bridge.close(5)
+    assert sum(inside[method] for method in ("GET", "HEAD", "OPTIONS")) == 3
+    assert inside.total() == 3 + 4
+
+
+def test_the_settings_table_says_what_the_threads_are_for() -> None:
+    (row,) = [
+        line for line in (CHECKOUT / "docs/settings.md").read_text().splitlines() if "`FLASK_APP_THREADS`" in line
+    ]
+    assert "reading requests (GET, HEAD, OPTIONS)" in row
+    assert "four threads of their own" in row
+    assert Limits(body=len).writers == 4
+
+
+async def test_too_many_waiting_requests_are_refused_and_counted() -> None:
+    refused: list[int] = []
+    app = Held()
+    bridge = WsgiBridge(app, Limits(body=lambda path: 100, threads=1, waiting=2), refused.append)
+    waiting = [asyncio.create_task(ask(bridge, "GET")) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    assert await ask(bridge, "GET") == 503
+    app.release.set()
+    assert set(await asyncio.gather(*waiting)) == {204}
+    assert bridge.close(5)
+    assert refused == [503]
