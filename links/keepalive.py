@@ -1,6 +1,8 @@
-"""TCP settings of a long-lived connection: small frames at once, a vanished peer noticed."""
+"""TCP settings of a long-lived connection: small frames at once, a vanished peer noticed, nothing repeated after the end."""
 
 import socket
+import struct
+import sys
 from typing import Final
 
 # A peer that went without a word is found after IDLE_S + COUNT * INTERVAL_S seconds.
@@ -21,3 +23,12 @@ def set_keepalive(sock: socket.socket) -> None:
     ):
         if hasattr(socket, name):  # each system has its own choice of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def discard_unsent(sock: socket.socket, discard: bool) -> None:
+    """Whether the end of a connection, or of the process, throws away what the peer has not acknowledged, and says RST for FIN.
+
+    Otherwise the system goes on repeating it for minutes after the close: over what a newer connection brought meanwhile.
+    """
+    layout = "hh" if sys.platform == "win32" else "ii"
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(layout, discard, 0))

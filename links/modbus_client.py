@@ -10,6 +10,7 @@ import logging
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,7 +21,7 @@ from pymodbus.framer import FramerBase, FramerType
 from pymodbus.transaction import TransactionManager
 from pymodbus.transport import CommParams
 
-from links.keepalive import set_keepalive
+from links.keepalive import discard_unsent, set_keepalive
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import (
@@ -102,7 +103,9 @@ class _Wire(TransactionManager):
                 self.loop.call_soon(transport.abort)
                 raise
         if self._transport in (Transport.TCP, Transport.RTU_OVER_TCP):
-            set_keepalive(transport.get_extra_info("socket"))
+            sock = transport.get_extra_info("socket")
+            set_keepalive(sock)
+            discard_unsent(sock, True)
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""
@@ -111,9 +114,19 @@ class _Wire(TransactionManager):
         self.received = 0
 
     def drop(self, error: LinkError | ProtocolError) -> None:
-        """Close at once; the request in flight, if any, ends with `error`."""
+        """Close at once; the request in flight, if any, ends with `error`, and what of it is still here is never sent."""
+        if self._transport is not Transport.UDP and self.transport is not None:
+            self._take_back(self.transport)
         self._fail(error)
         self.close()
+
+    def _take_back(self, transport: Any) -> None:
+        """A request that nobody waits for any more must not arrive after a newer one that goes over another connection."""
+        if self._transport is Transport.SERIAL:
+            with suppress(*_CONNECT_ERRORS):  # the line is gone, and what was to go out with it
+                transport.sync_serial.reset_output_buffer()
+        elif self._request is None and not transport.is_closing():
+            discard_unsent(transport.get_extra_info("socket"), False)  # nothing is on its way: a polite end
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Everything received comes through here, whatever the transport."""

@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from pymodbus import FramerType
@@ -21,7 +19,8 @@ from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import Table
 from tests.support.fault_device import FaultDevice
-from tests.support.programs import need
+from tests.support.processes import free_port
+from tests.support.serial_line import SerialLine, socat
 
 UNIT = 1
 
@@ -34,39 +33,11 @@ def simulated_unit() -> SimDevice:
     return SimDevice(UNIT, simdata=(bits, inputs, holding, readings))
 
 
-class SerialLine(NamedTuple):
-    near: str
-    far: str
-    process: subprocess.Popen[bytes]
-
-
-@contextlib.contextmanager
-def socat(*addresses: str, makes: tuple[Path, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """socat between two addresses, running once the files that it makes are there."""
-    process = subprocess.Popen([need("socat"), *addresses])
-    try:
-        deadline = time.monotonic() + 5
-        while not all(path.exists() for path in makes):
-            assert time.monotonic() < deadline, f"socat made no {makes}"
-            time.sleep(0.01)
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def serial_line(tmp_path: Path) -> Iterator[SerialLine]:
     """A line between two device files."""
-    near, far = tmp_path / "near", tmp_path / "far"
-    with socat(f"pty,raw,echo=0,link={near}", f"pty,raw,echo=0,link={far}", makes=(near, far)) as process:
-        yield SerialLine(str(near), str(far), process)
+    with SerialLine(tmp_path) as line:
+        yield line
 
 
 @contextlib.asynccontextmanager
@@ -235,7 +206,7 @@ async def test_a_serial_line_that_is_pulled_out(serial_line: SerialLine) -> None
     async with ModbusClient(Endpoint(Transport.SERIAL, serial_port=serial_line.near, timeout_s=5)) as client:
         request = asyncio.create_task(client.read_registers(UNIT, Table.HOLDING_REGISTER, 0, 1))
         await asyncio.sleep(0.1)
-        serial_line.process.terminate()
+        serial_line.unplug()
         with pytest.raises(LinkError, match="connection lost"):
             await request
         assert not client.connected
@@ -301,3 +272,25 @@ def test_the_same_on_uvloop(serial_line: SerialLine) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(all_of_it())
+
+
+@pytest.mark.parametrize(("is_answered", "end"), [(True, b""), (False, ConnectionResetError)])
+async def test_closing_says_fin_unless_a_request_would_be_left_behind(is_answered: bool, end: object) -> None:
+    ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readexactly(12)
+        if is_answered:
+            writer.write(request)
+        try:
+            ended.set_result(await reader.read())
+        except ConnectionResetError:
+            ended.set_result(ConnectionResetError)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with ModbusClient(Endpoint(host="127.0.0.1", port=port, timeout_s=0.3)) as client:
+            with contextlib.nullcontext() if is_answered else pytest.raises(LinkError):
+                await client.write_registers(UNIT, 0, b"\0\x01")
+        assert await asyncio.wait_for(ended, 5) == end

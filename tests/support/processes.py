@@ -17,9 +17,9 @@ READY_TIMEOUT_S = 30.0
 _SETTINGS = ("MQTT_", "MODBUS_", "FLASK_", "TAGWIRE_", "SQLALCHEMY_", "DEMO", "NOTIFY_SOCKET")
 
 
-def free_port() -> int:
-    """A TCP port of loopback that nobody used a moment ago."""
-    with socket.socket() as probe:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A TCP port of loopback that nobody used a moment ago; a UDP port for SOCK_DGRAM."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
