@@ -29,12 +29,57 @@ def test_a_request_in_single_bytes_is_answered_once(port: int) -> None:
         assert wire.ask("03 00 00 00 01") == bytes.fromhex("03021234")
 
 
-def test_a_foreign_protocol_is_discarded_and_never_executed(port: int) -> None:
+@pytest.mark.parametrize("protocol", [0x0001, 0x0100, 0x8000, 0xFFFF])
+def test_a_foreign_protocol_is_discarded_and_never_executed(port: int, protocol: int) -> None:
     with Wire(port) as wire:
         wire.ask("06 00 05 00 01")
-        frame = encode_frame(1, 1, bytes.fromhex("060005 0002"))
-        wire.send(frame[:2] + b"\x00\x01" + frame[4:])
+        for request in ("06 00 05 00 02", "10 00 05 00 01 02 00 03", "10 00 05 00 01 02 00 03", "03 00 05 00 01", "00"):
+            frame = encode_frame(1, 1, bytes.fromhex(request))
+            wire.send(frame[:2] + protocol.to_bytes(2, "big") + frame[4:])
         assert wire.ask("03 00 05 00 01") == bytes.fromhex("03020001")
+
+
+@pytest.mark.parametrize("unit_id", [0, 1, 127, 128, 247, 248, 254, 255])
+def test_transaction_and_unit_come_back_as_they_were(port: int, unit_id: int) -> None:
+    with Wire(port) as wire:
+        for transaction in (0, 1, 0x00FF, 0x0100, 0x7FFF, 0x8000, 0xFFFF):
+            for request, response in (
+                ("03 02 00 00 01", "03 02 00 00"),
+                ("10 02 01 00 01 02 00 00", "10 02 01 00 01"),
+                ("03 00 00 00 00", "83 03"),
+                ("2B 0E 04 00", "2B 0E 04 82 00 00 01 00 07 54 61 67 77 69 72 65"),
+                ("07", "87 01"),
+            ):
+                wire.send(encode_frame(transaction, unit_id, bytes.fromhex(request)))
+                assert wire.answer() == (transaction, unit_id, bytes.fromhex(response))
+
+
+def test_the_shortest_and_the_longest_frame_are_taken(port: int) -> None:
+    with Wire(port) as wire:
+        assert wire.ask(b"\x03") == bytes.fromhex("8303")
+        assert wire.ask(b"\x03" + bytes(252)) == bytes.fromhex("8303")
+        assert wire.ask(b"\x10\x01\x00\x00\x7b\xf6" + bytes(246)) == bytes.fromhex("100100007b")
+
+
+def test_a_mixed_pipeline_is_answered_one_by_one(port: int) -> None:
+    sent = [
+        (1, 1, "06 03 00 00 07", "06 03 00 00 07"),
+        (1, 9, "03 03 00 00 01", "03 02 00 07"),  # the same transaction identifier again is the client's business
+        (0xFFFF, 0, "63", "E3 01"),
+        (3, 255, "03 FF FF 00 02", "83 02"),
+        (4, 1, "10 03 00 00 01 02 00 08", "10 03 00 00 01"),
+        (5, 1, "03 03 00 00 01", "03 02 00 08"),
+        (6, 1, "05 00 00 00 01", "85 03"),
+        (7, 1, "16 03 00 00 00 00 09", "16 03 00 00 00 00 09"),
+        (8, 1, "03 03 00 00 01", "03 02 00 09"),
+    ]
+    stream = b"".join(encode_frame(transaction, unit_id, bytes.fromhex(pdu)) for transaction, unit_id, pdu, _ in sent)
+    with Wire(port) as wire:
+        for cut in range(len(stream)):
+            wire.send(stream[:cut])
+            wire.send(stream[cut:])
+            answers = [wire.answer() for _ in sent]
+            assert answers == [(transaction, unit_id, bytes.fromhex(pdu)) for transaction, unit_id, _, pdu in sent]
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 0xFFFF])

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scada.errors import ProtocolError, Side
 from scada.modbus.mbap import Frame, FrameReader, encode_frame
 
-# Guide 3.1.3 and 4.4: one frame, two in one piece, the longest, a foreign protocol between two of ours.
+# The example of Guide 4.4.1.2, two frames in one piece, the longest, a foreign protocol between two of ours.
 CASES = [
-    ("15 01 00 00 00 06 FF 04 00 00 00 01", [Frame(0x1501, 0xFF, bytes.fromhex("0400000001"))]),
+    ("15 01 00 00 00 06 FF 03 00 04 00 01", [Frame(0x1501, 0xFF, bytes.fromhex("0300040001"))]),
     ("00 01 00 00 00 02 01 07" * 2, [Frame(1, 1, b"\x07")] * 2),
     ("00 02 00 00 00 FE 05" + "55" * 253, [Frame(2, 5, b"\x55" * 253)]),
     (
