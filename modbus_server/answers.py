@@ -97,7 +97,7 @@ def _mask_write(image: Image, pdu: bytes) -> bytes:
 
 def _read_write(image: Image, pdu: bytes) -> bytes:
     address, quantity, write_address, data, function = decode_read_write_request(pdu)
-    # APS 6.17: the write comes before the read, but neither happens when either address is wrong.
+    # APS 6.17, Figure 27: the write comes before the read, but neither happens when either address is wrong.
     image.check(_HOLDING, address, quantity)
     image.write_registers(_HOLDING, write_address, data)
     return encode_data_response(function, image.read_registers(_HOLDING, address, quantity))
@@ -123,7 +123,7 @@ _WRITERS: Mapping[int, Handler] = {
 class Answers:
     """The server as one kind of client sees it: the units' images behind the functions that its right allows.
 
-    A function outside the right is answered with exception 1, as if it did not exist (Security 8.3 asks for this code).
+    A function outside the right is answered with exception 1, as if it did not exist (Security R-31 asks for this code).
     """
 
     __slots__ = ("_handlers", "_images", "_plans", "_unknown_unit")

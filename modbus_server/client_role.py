@@ -1,4 +1,4 @@
-"""The role in a client's certificate, as Modbus/TCP Security defines it (Security 8.3).
+"""The role in a client's certificate, as Modbus/TCP Security defines it (Security 8.4, R-21, R-22, R-65).
 
 The certificate has been checked by the TLS library; here only one extension is looked up in its DER encoding (X.690).
 """

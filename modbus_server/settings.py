@@ -116,7 +116,7 @@ def _tls(env: Environment) -> TlsSettings | None:
         env.fault(f"{_P}TLS_{part}", f"is needed when {_P}TLS is on")
     if missing:
         return None
-    # Security 8.1: TLS 1.2 or newer, and both sides show a certificate.
+    # Security: TLS 1.2 or newer, and both sides show a certificate.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED

@@ -1,9 +1,10 @@
 """Modbus PDUs, without I/O: requests and responses, encoded and decoded side by side.
 
 A server decodes a request and encodes its response; a client encodes the request and decodes the response to it.
-Decoding a request checks it in the order of the specification's state diagrams (APS 6): the function is known, then
-quantity, byte count and value; the address is the image's business. `DeviceRefused` carries the exception code to answer,
-or that was answered.
+Decoding a request checks it in the order of each function's state diagram (APS 6, Figures 11 to 27): the function is known,
+then quantity, byte count and value; the address is the image's business. (The general diagram, Figure 9, has the address
+before the value; the particular ones are followed.) `DeviceRefused` carries the exception code to answer, or that was
+answered.
 """
 
 import struct

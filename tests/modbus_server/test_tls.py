@@ -55,7 +55,7 @@ def test_the_role_decides(
 ) -> None:
     files = authority.issue("client", *([utf8(role)] if role is not None else []))
     with Wire(secured[1], client_context(authority.path, files)) as wire:
-        # Refused with exception 1, as Security 8.3 wants it; the connection stays.
+        # Refused with exception 1, as Security R-31 wants it; the connection stays.
         assert wire.ask(READ)[:1] == (b"\x03" if reads else b"\x83")
         assert wire.ask(WRITE) == (bytes.fromhex(WRITE) if writes else bytes.fromhex("8601"))
         assert wire.ask(READ)[:1] == (b"\x03" if reads else b"\x83")
