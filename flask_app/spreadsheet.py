@@ -50,6 +50,8 @@ def columns() -> tuple[Column, ...]:
             kind = dict if field.many else str if issubclass(field.kind, StrEnum) else field.kind
             own.append(Column(f"{protocol.name}.{field.name}", (*base, "address", field.name), kind))
         own += _value_columns(f"{protocol.name}.", base)
+        own.append(Column(f"{protocol.name}.period_ms", (*base, "period_ms"), int))
+        own.append(Column(f"{protocol.name}.scan", (*base, "scan"), str))
         own.append(Column(f"{protocol.name}.options", (*base, "options"), dict))
     return tuple(own)
 
@@ -65,14 +67,20 @@ def _value_columns(prefix: str, base: Place) -> list[Column]:
 
 
 def write(tags: Iterable[Mapping[str, Any]], names: Mapping[str, Mapping[int, str]]) -> str:
-    """Tags as a table; `names` has the names behind device_id, item_id and term_id."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(column.name for column in columns())
+    """Tags as a table, without the columns of protocols that none speaks; `names` has the names behind device_id,
+    item_id and term_id.
+    """
+    wholes = []
     for tag in tags:
         whole = dict(tag, bindings={binding["protocol"]: binding for binding in tag["bindings"]})
         whole |= {what.removesuffix("_id"): known.get(tag[what]) for what, known in names.items()}
-        writer.writerow(_cell(column, _get(whole, column.place)) for column in columns())
+        wholes.append(whole)
+    spoken = {protocol for whole in wholes for protocol in whole["bindings"]}
+    shown = [column for column in columns() if column.place[0] != "bindings" or column.place[1] in spoken]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(column.name for column in shown)
+    writer.writerows([_cell(column, _get(whole, column.place)) for column in shown] for whole in wholes)
     return out.getvalue()
 
 

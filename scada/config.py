@@ -15,7 +15,7 @@ from scada.paths import compile_path
 from scada.scaling import OutOfLimits
 from scada.schema import spec
 from scada.timestamps import TimeFormat
-from scada.topics import check_topic_filter
+from scada.topics import check_topic_filter, check_topic_name
 from scada.values import DataType
 
 
@@ -25,6 +25,14 @@ class Direction(StrEnum):
     IN = "in"
     OUT = "out"
     INOUT = "inout"
+
+
+class ScanClass(StrEnum):
+    """How often a tag is read that names no period of its own; field_server's settings say what each means."""
+
+    FAST = "fast"
+    NORMAL = "normal"
+    SLOW = "slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,23 @@ class MqttNetwork:
     )
     time: str | None = spec("JSON path of the source time stamp", None, check=compile_path)
     time_format: TimeFormat = spec("how the time stamp is written", TimeFormat.AUTO)
+    out_topic: str | None = spec(
+        "topic that the values of bindings out are published to; device/<id>/out when left out",
+        None,
+        check=check_topic_name,
+    )
+    out_retain: bool = spec("publish what goes out as retained", False)
 
 
 @dataclass(frozen=True, slots=True)
 class MqttAddress:
     """Where in a device's message a tag's value stands."""
 
-    path: str | None = spec('JSON path, for example a.b[0]["x y"]; "" is the whole payload', None, check=compile_path)
+    path: str | None = spec(
+        'JSON path, for example a.b[0]["x y"]; "" is the whole payload; for a binding out dotted names only',
+        None,
+        check=compile_path,
+    )
     bits: tuple[str, ...] | None = spec(
         "JSON paths of up to 16 booleans, packed into one integer, the first into bit 0",
         None,
@@ -116,6 +134,18 @@ class ModbusNetwork:
     timeout_s: float = spec("time for one whole answer", 1.0, minimum=0.02, maximum=60)
     connect_timeout_s: float = spec("time for connecting", 3.0, minimum=0.1, maximum=60)
     gap_ms: int = spec("silence between two requests", 0, minimum=0, maximum=10_000)
+    retries: int = spec("further attempts after a request without an answer, for reading", 1, minimum=0, maximum=10)
+    max_read_registers: int = spec("most registers in one read", 125, minimum=1, maximum=125)
+    max_read_bits: int = spec("most coils or discrete inputs in one read", 2000, minimum=1, maximum=2000)
+    max_gap: int | None = spec(
+        "most unused addresses that a read may bridge; left out: as many as cost less than one more request",
+        None,
+        minimum=0,
+        maximum=2000,
+    )
+    max_requests_per_s: float = spec(
+        "ceiling on requests per second to the device, which protects it; 0 is none", 0.0, minimum=0, maximum=100_000
+    )
     max_write_registers: int = spec("most registers in one write", 123, minimum=1, maximum=123)
     max_write_coils: int = spec("most coils in one write", 1968, minimum=1, maximum=1968)
 
@@ -232,6 +262,8 @@ class BindingConfig:
     options: object
     scaling: ScalingConfig | None
     limits: LimitsConfig | None
+    period_ms: int | None = None
+    scan: ScanClass | None = None
 
 
 @dataclass(frozen=True, slots=True)

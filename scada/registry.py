@@ -15,11 +15,17 @@ from scada.config import (
     MqttOptions,
 )
 from scada.errors import ConfigError, Fault
+from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions
+from scada.protocols.simulated import SimulatedAddress, SimulatedNetwork, SimulatedOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One field protocol as the configuration knows it. `term` is None where units behind a device have no address."""
+    """One field protocol as the configuration knows it. `term` is None where units behind a device have no address.
+
+    The first of `directions` is meant where a table names none. `owner` is the program that speaks the protocol: it reads
+    the tags of its bindings in, and carries out the commands for them.
+    """
 
     name: str
     title: str
@@ -27,6 +33,7 @@ class Protocol:
     network: type
     address: type
     options: type
+    owner: str
     term: type | None = None
 
 
@@ -34,15 +41,43 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
-            Protocol("mqtt", "MQTT, JSON payloads", (Direction.IN,), MqttNetwork, MqttAddress, MqttOptions),
+            Protocol(
+                "mqtt",
+                "MQTT, JSON payloads",
+                (Direction.IN, Direction.OUT),
+                MqttNetwork,
+                MqttAddress,
+                MqttOptions,
+                "mqtt_server",
+            ),
             Protocol(
                 "modbus",
                 "Modbus TCP, UDP, RTU",
-                (Direction.OUT,),
+                (Direction.OUT, Direction.IN, Direction.INOUT),
                 ModbusNetwork,
                 ModbusAddress,
                 ModbusOptions,
+                "field_server",
                 ModbusTerm,
+            ),
+            Protocol(
+                "modbus_server",
+                "Registers of our own Modbus server",
+                (Direction.OUT, Direction.IN, Direction.INOUT),
+                MailboxNetwork,
+                MailboxAddress,
+                MailboxOptions,
+                "modbus_server",
+                ModbusTerm,
+            ),
+            Protocol(
+                "simulated",
+                "Simulated devices",
+                tuple(Direction),
+                SimulatedNetwork,
+                SimulatedAddress,
+                SimulatedOptions,
+                "field_server",
             ),
         )
     }

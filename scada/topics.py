@@ -1,10 +1,11 @@
-"""MQTT topics: which names and filters we accept.
+"""MQTT topics: which names and filters we accept, and those of the bus.
 
 Stricter than MQTT 3.1.1 section 4.7 where a broker or a reader would stumble: a space closes the connection of the embedded
 broker, and a level `*` or `>` is a wildcard to it (measured: a subscription to `a/*` receives `a/b`).
 """
 
 import unicodedata
+from dataclasses import dataclass
 
 from scada.errors import ConfigError, Fault
 
@@ -18,6 +19,9 @@ _NAME_FORBIDDEN_OR_SPACE = _NAME_FORBIDDEN | {" "}
 _NO_LEVELS = frozenset({"*", ">", ".", ".."})
 # control, format (zero width, text direction), surrogate, spaces and line separators
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+_OF_OWNER_AND_DEVICE = frozenset({"data", "state", "link", "plan"})
+_OF_OWNER = frozenset({"server", "heartbeat"})
+_OF_DEVICE = frozenset({"set", "call", "feedback"})
 
 
 def check_topic_name(text: str) -> None:
@@ -100,3 +104,76 @@ def _character_fault(text: str, what: str) -> str:
         if unicodedata.category(char) in _INVISIBLE or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
             return f"a {what} has no spaces, control or invisible characters: U+{code:04X}, character {position}"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class BusTopic:
+    """A topic of the bus taken apart; `owner` and `device` are "" where the kind has none."""
+
+    kind: str
+    owner: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class BusTopics:
+    """The topics of the bus below `root`; the table in the plan of the house, section 3, says what each carries.
+
+    An owner or device of `+` makes the filter for all of them.
+    """
+
+    root: str = "tagwire"
+
+    def data(self, owner: str, device: str) -> str:
+        """The changes of a device's tags, in order."""
+        return f"{self.root}/data/{owner}/{device}"
+
+    def state(self, owner: str, device: str) -> str:
+        """The last value of every tag of that owner on that device, retained."""
+        return f"{self.root}/state/{owner}/{device}"
+
+    def link(self, owner: str, device: str) -> str:
+        """Whether the owner reaches the device, retained."""
+        return f"{self.root}/link/{owner}/{device}"
+
+    def plan(self, owner: str, device: str) -> str:
+        """How the owner reads the device, retained."""
+        return f"{self.root}/plan/{owner}/{device}"
+
+    def server(self, owner: str) -> str:
+        """Whether a program is there, retained; its last will says that it is not."""
+        return f"{self.root}/server/{owner}"
+
+    def heartbeat(self, owner: str) -> str:
+        """What a program sends to itself to know that the broker passes messages on."""
+        return f"{self.root}/heartbeat/{owner}"
+
+    def set(self, device: str) -> str:
+        """Commands for a device's tags, never retained."""
+        return f"{self.root}/set/{device}"
+
+    def call(self, device: str) -> str:
+        """Requests to read tags of a device now, never retained."""
+        return f"{self.root}/call/{device}"
+
+    def feedback(self, device: str) -> str:
+        """What becomes of commands and calls, by their ids."""
+        return f"{self.root}/feedback/{device}"
+
+    @property
+    def config(self) -> str:
+        """The configuration's revision number, retained."""
+        return f"{self.root}/config"
+
+    def split(self, topic: str) -> BusTopic | None:
+        """The parts of a topic below the root; None for any other."""
+        if not topic.startswith(self.root + "/"):
+            return None
+        kind, *rest = topic[len(self.root) + 1 :].split("/")
+        if kind in _OF_OWNER_AND_DEVICE and len(rest) == 2:
+            return BusTopic(kind, rest[0], rest[1])
+        if kind in _OF_OWNER and len(rest) == 1:
+            return BusTopic(kind, rest[0], "")
+        if kind in _OF_DEVICE and len(rest) == 1:
+            return BusTopic(kind, "", rest[0])
+        return BusTopic(kind, "", "") if kind == "config" and not rest else None

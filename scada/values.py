@@ -1,7 +1,7 @@
 """Values, their quality, and why a value was refused."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 TYPE_NAMES = {
     bool: "boolean",
@@ -42,17 +42,23 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     NOT_CONNECTED = "not_connected"
     SUBSTITUTED = "substituted"
+    CONFIG_ERROR = "config_error"
+    DEVICE_FAILURE = "device_failure"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One value of one tag; a value never travels without quality and time (UTC, milliseconds)."""
+class Sample(NamedTuple):
+    """One value of one tag of a device, by the tag's name; a value never travels without quality and time (UTC, milliseconds).
 
-    tag_id: int
-    value: Value
+    `value` is the last one known where the quality is bad, None when there was none. `late`: it was kept back while the
+    broker was away, and newer ones may have been seen elsewhere.
+    """
+
+    tag: str
+    value: Value | None
     quality: Quality
-    reason: Reason
     time_ms: int
+    reason: Reason = Reason.NONE
+    late: bool = False
 
 
 class RejectCode(StrEnum):

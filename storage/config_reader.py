@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Column, Connection, Engine, Text, cast, select
 
-from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ScalingConfig, TagConfig
+from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ScalingConfig, ScanClass, TagConfig
 from scada.errors import ConfigError, Fault
 from scada.registry import Protocol, protocol
 from scada.schema import join, parse
@@ -28,6 +28,7 @@ BATCH = 50
 
 # Dictionaries: calling an enum's class costs ten times as much, and there is one call per row.
 _DIRECTIONS = {each.value: each for each in Direction}
+_SCANS = {each.value: each for each in ScanClass}
 _DATA_TYPES = {each.value: each for each in DataType}
 
 Row = Sequence[Any]
@@ -109,6 +110,7 @@ class _Load:
             select(
                 BINDING.c.tag_id, BINDING.c.id, BINDING.c.protocol, BINDING.c.direction, _text(BINDING.c.address),
                 _text(BINDING.c.options), _text(BINDING.c.scaling), _text(BINDING.c.limits),
+                BINDING.c.period_ms, BINDING.c.scan,
             ).where(BINDING.c.tag_id == TAG.c.id, TAG.c.device_id.in_(ids))
         )  # fmt: skip
         return [self._device(row, networks[row[0]], tags[row[0]], terms, bindings) for row in devices]
@@ -176,7 +178,7 @@ class _Load:
         )
 
     def _binding(self, row: Row, term: str, networks: Mapping[str, object]) -> BindingConfig:
-        _, binding_id, protocol_name, direction, address, options, scaling, limits = row
+        _, binding_id, protocol_name, direction, address, options, scaling, limits, period_ms, scan = row
         kind = self._protocol(protocol_name)
         if kind.name not in networks:
             raise ConfigError([Fault("protocol", "the device has no usable network of this protocol")])
@@ -188,6 +190,8 @@ class _Load:
             self._record(kind.options, options or "{}"),
             self._optional(ScalingConfig, scaling),
             self._optional(LimitsConfig, limits),
+            period_ms,
+            _scan(scan),
         )
 
     def _address(self, kind: Protocol, text: str, term: str) -> object:
@@ -246,6 +250,15 @@ def _direction(text: str) -> Direction:
     found = _DIRECTIONS.get(text)
     if found is None:
         raise ConfigError([Fault("direction", f"{text!r} is unknown")])
+    return found
+
+
+def _scan(text: str | None) -> ScanClass | None:
+    if text is None:
+        return None
+    found = _SCANS.get(text)
+    if found is None:
+        raise ConfigError([Fault("scan", f"{text!r} is unknown")])
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from scada.config import Direction, LimitsConfig, ScalingConfig
+from scada.config import Direction, LimitsConfig, ScalingConfig, ScanClass
 from scada.errors import ConfigError, Fault
 from scada.registry import PROTOCOLS, protocol
 from scada.schema import join, parse, plain, spec
@@ -73,6 +73,10 @@ class BindingFields:
     direction: Direction = spec("in: Tagwire reads the tag; out: it writes it; inout: both")
     scaling: ScalingConfig | None = spec("linear scaling of this binding, on top of the tag's", None)
     limits: LimitsConfig | None = spec("limits of this binding, on top of the tag's", None)
+    period_ms: int | None = spec(
+        "time between two reads; left out: that of its scan class", None, minimum=10, maximum=86_400_000
+    )
+    scan: ScanClass | None = spec("fast, normal or slow; normal when both are left out", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +302,7 @@ def _columns(record: object) -> Row:
     for name in record.__dataclass_fields__:  # type: ignore[attr-defined]
         value = getattr(record, name)
         row[name] = plain(value, defaults=False) if isinstance(value, ScalingConfig | LimitsConfig) else value
-        if isinstance(value, DataType | Direction):
+        if isinstance(value, DataType | Direction | ScanClass):
             row[name] = value.value
     return row
 

@@ -130,6 +130,8 @@ class Binding(Base):
     options: Mapped[dict[str, Any] | None]
     scaling: Mapped[dict[str, Any] | None]
     limits: Mapped[dict[str, Any] | None]
+    period_ms: Mapped[int | None] = mapped_column(Integer)
+    scan: Mapped[str | None] = mapped_column(String(16))
 
 
 class ConfigRevision(Base):

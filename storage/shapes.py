@@ -21,7 +21,7 @@ TAG: Table = models.Tag.__table__  # type: ignore[assignment]
 BINDING: Table = models.Binding.__table__  # type: ignore[assignment]
 
 DEFAULT_UNIT_ID = 1
-BINDING_FIELDS = ("protocol", "direction", "address", "options", "scaling", "limits")
+BINDING_FIELDS = ("protocol", "direction", "address", "options", "scaling", "limits", "period_ms", "scan")
 TAG_FIELDS = (
     "device_id", "term_id", "item_id", "name", "description", "data_type", "unit", "scaling", "limits", "deadband",
 )  # fmt: skip

@@ -5,7 +5,6 @@ Document: "MODBUS over Serial Line Specification and Implementation Guide V1.02"
 
 from typing import Final
 
-from scada.errors import ProtocolError
 from scada.modbus.limits import ERROR_FLAG
 from scada.modbus.pdu import MaskWriteRequest, Request, WriteRequest, packed_size
 
@@ -39,7 +38,7 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
     """The PDU of the reply to `request` in `data`, all that was received since it went out; None while it is not there.
 
     Noise before and after the reply is passed over: line drivers make it when they turn round, and the CRC guards the
-    rest. Raises ProtocolError when the data is one sound frame that cannot be the reply.
+    rest. So is another unit's frame: it may be late. One sound frame of the unit is returned whatever it says.
     """
     function = request.function
     for start in range(len(data) - MIN_FRAME):
@@ -48,9 +47,7 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
         end = start + (_EXCEPTION_FRAME if data[start + 1] & ERROR_FLAG else _frame_size(request))
         if end <= len(data) and crc16(data[start:end]) == 0:
             return data[start + 1 : end - 2]
-    if len(data) >= MIN_FRAME and crc16(data) == 0:
-        if data[0] != unit_id:
-            raise ProtocolError(f"reply of unit {data[0]}")
+    if len(data) >= MIN_FRAME and data[0] == unit_id and crc16(data) == 0:
         return data[1:-2]  # another function or size: the caller's check tells which
     return None
 

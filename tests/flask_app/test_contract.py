@@ -134,7 +134,7 @@ def test_bulk_creates_all_or_none(client: FlaskClient) -> None:
 
 def test_protocols_describe_themselves(client: FlaskClient) -> None:
     answer = client.get("/api/v1/protocols").json
-    assert [each["name"] for each in answer["items"]] == ["mqtt", "modbus"]
+    assert [each["name"] for each in answer["items"]] == ["mqtt", "modbus", "modbus_server", "simulated"]
     address = client.get("/api/v1/protocols/modbus").json["schemas"]["address"]
     assert address["properties"]["register"]["maximum"] == 65535
     assert "counted from 0" in address["properties"]["register"]["description"]

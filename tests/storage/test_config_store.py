@@ -43,7 +43,7 @@ def test_every_fault_of_a_nested_document_is_listed_with_its_path(store: ConfigS
         "terms": [{"name": "t", "settings": {"mqtt": {}, "modbus": {"unit_id": 256}}}],
         "tags": [
             {"name": "x", "data_type": "complex", "bindings": [MQTT, {**MODBUS, "address": {"register": 65536}}]},
-            {"name": "y", "scaling": {"gain": 0}, "bindings": [{**MODBUS, "direction": "in"}, {"protocol": "smoke"}]},
+            {"name": "y", "scaling": {"gain": 0}, "bindings": [{**MQTT, "direction": "inout"}, {"protocol": "smoke"}]},
             {"name": "y", "bindings": [MODBUS, MODBUS]},
             7,
         ],

@@ -1,0 +1,1 @@
+"""What each protocol's configuration may say, one module for each protocol."""
