@@ -7,7 +7,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -15,9 +15,8 @@ from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
 from flask_app.problems import problem_bytes
+from flask_app.turns import CLAIM, PATIENCE_S, Gone, Message, Receive, Refused, Turns, disconnected
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 # Status, header fields and the pieces of the body.
 Reply = tuple[int, list[tuple[bytes, bytes]], list[bytes]]
@@ -37,13 +36,21 @@ _BODY_RATE = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What requests may take. `body` is the longest body in bytes for a path; the other sizes are bytes too."""
+    """What requests may take. `body` is the longest body in bytes for a path; the other sizes are bytes too.
+
+    `changes` of the `waiting` requests may be ones that change something: while the database is locked they all wait, for
+    up to `patience_s`, and others must still be let in. Requests to the paths `asking` wait for a device.
+    """
 
     body: Callable[[str], int]
     head: int = 32 * 1024
     headers: int = 100
     threads: int = 8
     writers: int = 4
+    askers: int = 4
+    asking: frozenset[str] = frozenset({"/api/v1/registers"})
+    changes: int = 256
+    patience_s: float = PATIENCE_S
     waiting: int = 512
     buffered: int = 256 * 1024 * 1024
 
@@ -67,6 +74,9 @@ class WsgiBridge:
         self._readers = ThreadPoolExecutor(limits.threads, thread_name_prefix="reader")
         # Writers may wait for the database's lock; in threads of their own they never keep readers from being answered.
         self._writers = ThreadPoolExecutor(limits.writers, thread_name_prefix="writer")
+        # And whoever waits for a device keeps neither of them.
+        self._askers = ThreadPoolExecutor(limits.askers, thread_name_prefix="asker")
+        self._turns = Turns(limits.writers, limits.changes, limits.patience_s)
         self._running = 0
         self._buffered = 0
         self._ended = threading.Condition()
@@ -96,7 +106,9 @@ class WsgiBridge:
                     body.write(chunk)
                     more = message.get("more_body", False)
             body.seek(0)
-            status, headers, chunks = await self._run(scope, body)
+            status, headers, chunks = await self._run(scope, body, receive)
+        except Gone:
+            return
         except TimeoutError:
             status, headers, chunks = self._refusal(408, "the body did not arrive in time")
         except _Refused as refused:
@@ -110,9 +122,13 @@ class WsgiBridge:
                 await send({"type": "http.response.body", "body": chunk[start : start + _CHUNK], "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def hurry(self, within_s: float) -> None:
+        """Changes that wait do so no longer than this."""
+        self._turns.hurry(within_s)
+
     def close(self, timeout_s: float) -> bool:
         """End the threads; whether all have finished what they were answering within the time."""
-        for pool in (self._readers, self._writers):
+        for pool in (self._readers, self._writers, self._askers):
             pool.shutdown(wait=False, cancel_futures=True)
         with self._ended:
             return self._ended.wait_for(lambda: self._answering == 0, timeout_s)
@@ -130,12 +146,23 @@ class WsgiBridge:
         if self._running >= self._limits.waiting:
             raise _Refused(503, f"{self._running} requests are waiting")
 
-    async def _run(self, scope: Message, body: IO[bytes]) -> Reply:
+    async def _run(self, scope: Message, body: IO[bytes], receive: Receive) -> Reply:
         loop = asyncio.get_running_loop()
-        pool = self._readers if scope["method"] in _READING else self._writers
+        request = environ(scope, body)
         self._running += 1
         try:
-            return await loop.run_in_executor(pool, self._counted, environ(scope, body))
+            if (asks := scope["path"] in self._limits.asking) or scope["method"] in _READING:
+                pool = self._askers if asks else self._readers
+                return await loop.run_in_executor(pool, self._counted, request)
+            gone = asyncio.ensure_future(disconnected(receive))
+            try:
+                async with self._turns.take(gone) as claim:
+                    request[CLAIM] = claim
+                    return await loop.run_in_executor(self._writers, self._counted, request)
+            except Refused as refused:
+                raise _Refused(503, str(refused)) from refused
+            finally:
+                gone.cancel()
         finally:
             self._running -= 1
 

@@ -1,16 +1,18 @@
 """The application's database: flask-sqlalchemy holds the engine, `storage` opens it and speaks to it."""
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, current_app
+from flask import Flask, current_app, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine
 
+from flask_app.turns import CLAIM, PATIENCE_S, Claim
 from scada.errors import ConfigError, LinkError
 from storage.config_store import ConfigStore
-from storage.engine import open_engine
+from storage.engine import BUSY_TIMEOUT_S, open_engine
 from storage.event_store import RejectLog
 from storage.migrate import migrate
 from storage.outbox import Outbox
@@ -37,6 +39,7 @@ class Database(SQLAlchemy):
         super().__init__()
         self._opening = threading.Lock()
         self._stores: Stores | None = None
+        self._failure: tuple[float, LinkError] | None = None
 
     def init_app(self, app: Flask) -> None:
         super().init_app(app)
@@ -45,14 +48,37 @@ class Database(SQLAlchemy):
     def open(self, app: Flask) -> Stores:
         """The stores; raises LinkError while the database does not answer, ConfigError when it is not ours."""
         if self._stores is None:
+            asked_at = time.monotonic()
             with self._opening, app.app_context():
                 if self._stores is None:
-                    engine = open_engine(app.config["SQLALCHEMY_DATABASE_URI"])
-                    migrate(engine)
-                    # From here flask-sqlalchemy's sessions use the engine with our settings too.
-                    cast(dict[str | None, Engine], self.engines)[None] = engine
-                    self._stores = Stores(ConfigStore(engine), RejectLog(engine), Outbox(engine))
+                    # Who waited for another's attempt shares its end: in turn they would wait for minutes.
+                    if self._failure is not None and self._failure[0] > asked_at:
+                        raise self._failure[1]
+                    try:
+                        self._stores = self._open(app)
+                    except LinkError as error:
+                        self._failure = time.monotonic(), error
+                        raise
         return self._stores
+
+    def _open(self, app: Flask) -> Stores:
+        engine = open_engine(app.config["SQLALCHEMY_DATABASE_URI"], self._wait_on)
+        try:
+            migrate(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        # From here flask-sqlalchemy's sessions use the engine with our settings too.
+        cast(dict[str | None, Engine], self.engines)[None] = engine
+        return Stores(ConfigStore(engine), RejectLog(engine), Outbox(engine))
+
+    def _wait_on(self, waited_s: float) -> bool:
+        """A change waits for the database's lock while its claim holds; whoever opens the database keeps others waiting."""
+        if self._stores is None or not has_request_context():
+            return waited_s < BUSY_TIMEOUT_S
+        claim: Claim | None = request.environ.get(CLAIM)
+        # Without the bridge, as under `flask run`, nobody has made one.
+        return waited_s < PATIENCE_S if claim is None else claim.wait_on()
 
     def _make_engine(self, bind_key: str | None, options: dict[str, Any], app: Flask) -> Engine:
         # Connects to nothing yet; `open` puts the real one in its place.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # A device may be allowed a minute for an answer; somebody waits for this one.
 TIMEOUT_S = 10.0
-# Each holds one of the server's threads; one fewer than there are for writers.
+# Each holds one of the server's threads; one fewer than there are for those who ask devices: so others are told at once.
 MAX_AT_ONCE = 3
 EXTENSION = "tagwire_prober"
 Result = TypeVar("Result")

@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 1024
 # What is still being answered this long after SIGTERM is given up.
 _GRACE_S = 3
+# Changes that wait for the database's lock are refused then, and their clients told.
+_HURRY_S = 2.0
 _LAST_S = 0.5
 _OTHER_FILES = 48
 
@@ -59,7 +61,9 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits, on_refused: OnRefus
         backlog=_BACKLOG,
     )
     host, port = sock.getsockname()[:2]
-    server = _NotifyingServer(config, lambda: notify_ready(f"REST on http://{host}:{port}"))
+    server = _NotifyingServer(
+        config, lambda: notify_ready(f"REST on http://{host}:{port}"), lambda: bridge.hurry(_HURRY_S)
+    )
     # uvicorn raises the signal again once it has ended, for a parent that wants to know; our exit code is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -83,9 +87,10 @@ def _max_connections() -> int:
 
 
 class _NotifyingServer(Server):
-    def __init__(self, config: Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: Config, ready: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._ending = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -93,4 +98,5 @@ class _NotifyingServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify_stopping()
+        self._ending()
         await super().shutdown(sockets)

@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from mqtt_server.settings import Settings
 from mqtt_server.watch import ConfigWatch
 from scada.errors import LinkError
 from storage.config_reader import ConfigReader
-from storage.engine import open_engine
+from storage.engine import BUSY_TIMEOUT_S, WaitOn, open_engine
 from storage.event_store import RejectLog
 from storage.migrate import migrate
 from storage.outbox import Outbox, OutboxRow
@@ -42,7 +43,7 @@ GC_THRESHOLD = 50_000
 """Messages make no cycles: looking for them every 700 objects, Python's default, only costs time."""
 
 DRAIN_S = 1.5
-"""At the end, time for what waits to reach its device; the rest goes to the outbox."""
+"""At the end, time for what waits to reach its device; then as long for the rest, and the rejects, to reach the database."""
 
 
 async def serve(settings: Settings) -> None:
@@ -51,8 +52,15 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    engine = await until(stop, open_database(settings.database_uri))
+    # A thread that waits for a locked database cannot be cancelled, and Python waits for it at the end: it is called off.
+    ended = threading.Event()
+
+    def wait_on(waited_s: float) -> bool:
+        return waited_s < BUSY_TIMEOUT_S and not ended.is_set()
+
+    engine = await until(stop, open_database(settings.database_uri, wait_on))
     if engine is None:
+        ended.set()
         return
     with ThreadPoolExecutor(1, "writing") as writing, ThreadPoolExecutor(1, "reading") as reading:
         rejects = Rejects(RejectLog(engine), writing)
@@ -71,10 +79,13 @@ async def serve(settings: Settings) -> None:
                 log.info("stopping")
                 notify_stopping()
                 await drain(gateway, parking, rejects)
+                ended.set()
                 await link.close()
                 for task in running:
                     task.cancel()
         finally:
+            ended.set()
+            rejects.report_unwritten()
             engine.dispose()
 
 
@@ -117,19 +128,16 @@ async def drain(gateway: Gateway, parking: Parking, rejects: Rejects) -> None:
     await gateway.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
-            await parking.drained()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
-            await rejects.flush()
+            await asyncio.gather(parking.drained(), rejects.flush())
 
 
-async def open_database(uri: str) -> Engine:
+async def open_database(uri: str, wait_on: WaitOn) -> Engine:
     """The database, migrated; tried again while it does not answer. Raises ConfigError for a URL that can never work."""
     backoff = Backoff(first_s=0.5, cap_s=10.0)
     told = ""
     while True:
         try:
-            return await asyncio.to_thread(_open, uri)
+            return await asyncio.to_thread(_open, uri, wait_on)
         except LinkError as error:
             if str(error) != told:
                 log.error("database: %s", error)
@@ -149,8 +157,8 @@ async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     return None
 
 
-def _open(uri: str) -> Engine:
-    engine = open_engine(uri)
+def _open(uri: str, wait_on: WaitOn) -> Engine:
+    engine = open_engine(uri, wait_on)
     try:
         migrate(engine)
     except BaseException:

@@ -27,6 +27,7 @@ class Rejects:
         self._counts: Counter[str] = Counter()
         self._since_summary: Counter[str] = Counter()
         self._ready = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self._error: str | None = None
 
     def add(
@@ -60,6 +61,15 @@ class Rejects:
 
     async def flush(self) -> None:
         """Write what has come together; it is kept for the next time when the database fails."""
+        async with self._flushing:
+            await self._flush()
+
+    def report_unwritten(self) -> None:
+        """At the end: what the database could not take goes to the log, so that nothing is dropped in silence."""
+        if self._counts:
+            log.error("rejects: not in the database at the end: %s", _summary(self._counts))
+
+    async def _flush(self) -> None:
         self._ready.clear()
         counts, self._counts = self._counts, Counter()
         rows, self._rows = self._rows, deque(maxlen=KEPT)
@@ -69,17 +79,23 @@ class Rejects:
             await asyncio.get_running_loop().run_in_executor(
                 self._executor, self._store.append, list(rows), dict(counts)
             )
+        except asyncio.CancelledError:
+            self._put_back(rows, counts)
+            raise
         except LinkError as error:
             if self._error is None:
                 log.error("rejects: cannot be written, kept in memory: %s", error)
             self._error = str(error)
-            self._counts.update(counts)
-            rows.extend(self._rows)
-            self._rows = rows
+            self._put_back(rows, counts)
             self._ready.set()
             return
         self._since_summary.update(counts)
         self._error = None
+
+    def _put_back(self, rows: deque[RejectRow], counts: Counter[str]) -> None:
+        self._counts.update(counts)
+        rows.extend(self._rows)
+        self._rows = rows
 
 
 def _summary(counts: Counter[str]) -> str:

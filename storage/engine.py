@@ -3,8 +3,9 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +20,22 @@ from storage.faults import describe, storage_errors
 # Relative SQLite paths mean this folder, as flask-sqlalchemy resolves them for the application in flask_app/.
 INSTANCE_FOLDER = Path(__file__).resolve().parents[1] / "flask_app" / "instance"
 BUSY_TIMEOUT_S = 5.0
+# A writer that meets another program's lock asks this often whether it shall wait on: so soon it can be called off.
+_BUSY_STEP_S = 0.25
 WRITE = "tagwire_write"
 
+WaitOn = Callable[[float], bool]
+"""Given the seconds that a writer has waited for SQLite's lock: whether it waits on. Called in the writer's thread."""
 
-def open_engine(uri: str) -> Engine:
+
+def _busy_timeout(waited_s: float) -> bool:
+    return waited_s < BUSY_TIMEOUT_S
+
+
+def open_engine(uri: str, wait_on: WaitOn = _busy_timeout) -> Engine:
     """An engine that has answered once. SQLite: WAL, foreign keys, durable commits; the file and its folder are made.
 
+    A writer waits for another program's lock as long as `wait_on` says; opening waits BUSY_TIMEOUT_S at most.
     Raises ConfigError for a URL that cannot mean a database here, LinkError for one that does not answer as it must.
     """
     try:
@@ -33,11 +44,11 @@ def open_engine(uri: str) -> Engine:
     except (sql.ArgumentError, sql.NoSuchModuleError, ValueError) as exc:
         raise ConfigError(f"not a database URL that is understood here: {_first_line(exc)}") from exc
     try:
-        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _server(url)
+        engine = _sqlite(url, wait_on) if url.get_backend_name() == "sqlite" else _server(url)
     except (ModuleNotFoundError, sql.ArgumentError, TypeError) as exc:
         raise ConfigError(f"database {_shown(url)}: {_first_line(exc)}") from exc
     try:
-        _check(engine)
+        _check(engine, wait_on)
     except LinkError as exc:
         engine.dispose()
         raise LinkError(f"database {_shown(url)}: {str(exc).removeprefix('database: ')}") from exc
@@ -85,7 +96,7 @@ def _server(url: URL) -> Engine:
     )
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, wait_on: WaitOn) -> Engine:
     codec: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": orjson.loads}
     name = url.database or ""
     if name in ("", ":memory:") or name.startswith("file:"):
@@ -99,7 +110,7 @@ def _sqlite(url: URL) -> Engine:
         event.listen(engine, "connect", _set_up)
         _make_file(path)
         _watch(engine, path)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", partial(_begin, wait_on))
     return engine
 
 
@@ -128,9 +139,34 @@ def _set_up(connection: sqlite3.Connection, record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin(connection: Connection) -> None:
-    # IMMEDIATE for writers: a transaction that starts reading and then writes cannot wait for another writer.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITE) else "BEGIN")
+def _begin(wait_on: WaitOn, connection: Connection) -> None:
+    if not connection.get_execution_options().get(WRITE):
+        connection.exec_driver_sql("BEGIN")
+        return
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    try:
+        # IMMEDIATE: a transaction that starts reading and then writes cannot wait for another writer.
+        _execute_patiently(raw, "BEGIN IMMEDIATE", wait_on)
+    except sqlite3.Error as exc:
+        raise LinkError(f"database: {describe(exc)}") from exc
+
+
+def _execute_patiently(raw: sqlite3.Connection, statement: str, wait_on: WaitOn) -> None:
+    """As SQLite's own busy timeout, in steps between which the wait can be called off."""
+    begun = time.monotonic()
+    raw.execute(f"PRAGMA busy_timeout={int(_BUSY_STEP_S * 1000)}")
+    try:
+        while True:
+            try:
+                raw.execute(statement)
+                return
+            except sqlite3.OperationalError as exc:
+                # The low byte is the primary code: https://www.sqlite.org/rescode.html
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not wait_on(time.monotonic() - begun):
+                    raise
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def _watch(engine: Engine, path: Path) -> None:
@@ -158,25 +194,28 @@ def _watch(engine: Engine, path: Path) -> None:
     event.listen(engine, "checkout", compare)
 
 
-def _check(engine: Engine) -> None:
+def _check(engine: Engine, wait_on: WaitOn) -> None:
     if engine.dialect.name != "sqlite":
         with reading(engine) as connection:
             connection.execute(text("SELECT 1"))
         return
     deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            with storage_errors(), engine.connect() as connection:
-                raw = connection.connection.driver_connection
-                assert raw is not None
-                raw.execute("PRAGMA schema_version")
-                raw.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.Error as exc:
-            # Two programs that switch a new file to WAL at once: one of them is told "locked" without having waited.
-            if "locked" not in str(exc) or time.monotonic() > deadline:
-                raise LinkError(f"database: {describe(exc)}") from exc
+
+    def in_time(waited_s: float) -> bool:
+        if time.monotonic() > deadline or not wait_on(waited_s):
+            return False
+        # Two programs that switch a new file to WAL at once: one of them is told "locked" without having waited.
         time.sleep(0.02)
+        return True
+
+    try:
+        with storage_errors(), engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            for pragma in ("schema_version", "journal_mode=WAL"):
+                _execute_patiently(raw, f"PRAGMA {pragma}", in_time)
+    except sqlite3.Error as exc:
+        raise LinkError(f"database: {describe(exc)}") from exc
 
 
 def _dumps(value: object) -> str:

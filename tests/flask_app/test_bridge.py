@@ -30,8 +30,12 @@ class Held:
 
 async def ask(bridge: WsgiBridge, method: str) -> int:
     statuses: list[int] = []
+    received: list[str] = []
 
     async def receive() -> dict[str, Any]:
+        if received:
+            await asyncio.Event().wait()  # the client stays
+        received.append(method)
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:

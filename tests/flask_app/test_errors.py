@@ -154,7 +154,10 @@ def test_a_fault_of_ours_is_a_problem_without_details(app: Flask, client: FlaskC
     assert "secret" not in str(found)
 
 
-def test_locked_database_is_503_with_retry_after(client: FlaskClient, tmp_path: Path) -> None:
+def test_locked_database_is_503_with_retry_after(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_app.database.PATIENCE_S", 0.5)
     client.post("/api/v1/devices", json=BOILER)
     with sqlite3.connect(tmp_path / "db.sqlite") as other:
         other.execute("BEGIN IMMEDIATE")
