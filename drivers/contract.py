@@ -40,7 +40,7 @@ class Request:
 class Link(Protocol):
     """One endpoint. Every method that waits ends by itself: each has a deadline from the network's configuration.
 
-    A method that is cancelled leaves the link usable, closed if need be.
+    A method that is cancelled leaves the link usable, closed if need be. `read` and `write` without `connect` raise LinkError.
     """
 
     @property
@@ -85,8 +85,9 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A protocol's driver. Devices whose networks have equal `key` share one link; `open` makes it, not yet connected.
+    """A protocol's driver. `open` makes a link, not yet connected. Devices whose networks have equal `key` share one.
 
+    Without `shared` every device has a link of its own, and `key` only says when a changed network needs a new one.
     `unit` is the unit that an address names. `ceiling` is the most requests per second that a network allows, 0 for none;
     `retries` how often a read without an answer is tried again.
     """
@@ -97,3 +98,4 @@ class Driver:
     unit: Callable[[Any], int]
     ceiling: Callable[[Any], float]
     retries: Callable[[Any], int]
+    shared: bool = True

@@ -5,9 +5,10 @@ Every model is first-order lags, balances and thermostats with some sensor noise
 
 import random
 from dataclasses import dataclass, field
-from math import exp, pi, sin
+from math import pi, sin
 from typing import Protocol
 
+from scada.physics import lag
 from scada.values import Value
 
 _HOUR_S = 3600.0
@@ -19,11 +20,6 @@ class Machine(Protocol):
     def step(self, dt_s: float) -> dict[str, Value]:
         """Let `dt_s` seconds pass; the five readings then."""
         ...
-
-
-def lag(value: float, target: float, dt_s: float, time_constant_s: float) -> float:
-    """A first-order lag: where `value` is after `dt_s` on its way to `target`."""
-    return target + (value - target) * exp(-dt_s / time_constant_s)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import pytest
 
 from scada.modbus.registers import RegisterType, codec
 from tagwire.fleet import REGISTERS_PER_DEVICE, device_document, make_fleet
-from tagwire.physics import Boiler, Meter, Pump, Tank, lag
+from tagwire.physics import Boiler, Meter, Pump, Tank
 
 FLEET = make_fleet()
 
@@ -75,12 +75,3 @@ def test_energy_only_grows() -> None:
     energy = [meter.step(10.0)["energy"] for _ in range(1000)]
     assert energy == sorted(energy)
     assert energy[-1] > energy[0]
-
-
-def test_a_lag_does_not_depend_on_the_step() -> None:
-    once = lag(0.0, 100.0, 10.0, 5.0)
-    many = 0.0
-    for _ in range(100):
-        many = lag(many, 100.0, 0.1, 5.0)
-    assert many == pytest.approx(once)
-    assert once == pytest.approx(86.466, abs=0.001)

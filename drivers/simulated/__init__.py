@@ -1,0 +1,1 @@
+"""Simulated devices: physics instead of a wire."""
