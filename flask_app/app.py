@@ -3,9 +3,9 @@
 import logging
 from typing import Any
 
+import werkzeug.exceptions
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import NotAcceptable
 
 from flask_app import errors, metrics, pages
 from flask_app.database import Database
@@ -13,7 +13,7 @@ from flask_app.documentation import Documentation
 from flask_app.json_provider import OrjsonProvider
 from flask_app.probe import EXTENSION, Prober
 from flask_app.settings import Settings
-from scada.errors import LinkError
+from scada.errors import ConfigError, Fault, LinkError, NotFound
 from storage.engine import INSTANCE_FOLDER
 
 _log = logging.getLogger(__name__)
@@ -63,10 +63,15 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _guard(app: Flask, settings: Settings) -> None:
     @app.before_request
     def refuse() -> ResponseReturnValue | None:
+        if isinstance(request.routing_exception, werkzeug.exceptions.NotFound):
+            raise NotFound(f"no path {request.path[:200]!r}; /docs/ shows all there are")
         request.max_content_length = settings.body_limit(request.path)
+        twice = [name for name, values in request.args.lists() if len(values) > 1]
+        if twice and request.path.startswith("/api/"):
+            raise ConfigError([Fault(name[:64], "is given more than once") for name in twice])
         accepted = request.accept_mimetypes
         if accepted and request.path.startswith("/api/") and not accepted.best_match(_GIVEN):
-            raise NotAcceptable("the API gives JSON, for some resources YAML or CSV as well")
+            raise werkzeug.exceptions.NotAcceptable("the API gives JSON, for some resources YAML or CSV as well")
         return None
 
     @app.after_request

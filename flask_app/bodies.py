@@ -18,15 +18,30 @@ MAX_DEPTH = 64
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
-def json_body(*media_types: str) -> Any:
-    """The request's JSON; 415 unless it says application/json or one of `media_types`, 400 when it is malformed."""
-    accepted = ("application/json", *media_types)
-    if request.mimetype not in accepted:
-        raise UnsupportedMediaType(f"send {' or '.join(accepted)}, not {request.mimetype or 'nothing'!r}")
+class _CodingRefused(UnsupportedMediaType):
+    """415 for a compressed body, with the header by which a client learns to send it as it is (RFC 9110, 15.5.16)."""
+
+    def get_headers(self, *arguments: Any) -> list[tuple[str, str]]:
+        return [*super().get_headers(*arguments), ("Accept-Encoding", "identity")]
+
+
+def raw_body(*media_types: str) -> bytes:
+    """The request's body; 415 unless it is of one of these media types, in UTF-8, and not compressed."""
+    if request.mimetype not in media_types:
+        found = repr(request.mimetype[:64]) if request.mimetype else "a body with no Content-Type"
+        raise UnsupportedMediaType(f"send {' or '.join(media_types)}, not {found}")
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if charset not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType(f"JSON is UTF-8, not {charset!r}")
-    return parse_json(request.get_data(cache=False))
+        raise UnsupportedMediaType(f"{request.mimetype} is taken in UTF-8, not in {charset[:64]!r}")
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise _CodingRefused(f"send the body as it is: the Content-Encoding {coding[:64]!r} is not taken")
+    return request.get_data(cache=False)
+
+
+def json_body(*media_types: str) -> Any:
+    """The request's JSON; 415 unless it says application/json or one of `media_types`, 400 when it is malformed."""
+    return parse_json(raw_body("application/json", *media_types))
 
 
 def parse_json(raw: bytes) -> Any:

@@ -8,12 +8,14 @@ from flask import Flask, Response
 from flask_smorest import Api
 
 from flask_app.api import blueprints
+from flask_app.api.resource import as_json
 from flask_app.messages import ProblemSchema
 from flask_app.problems import MEDIA_TYPE
 from flask_app.record_schemas import ByProtocol
 
 VERSION = "0.1.0"
-PATH = "/api/v1/openapi.json"
+_ROOT = "/api/v1"
+PATH = f"{_ROOT}/openapi.json"
 _ABOUT = """Devices and tags are described here once; from then on any field protocol can feed any other.
 
 Lists answer `{"items": [...], "total": n}` and take `page`, `page_size`, `sort` and filters. Errors are RFC 9457 problem
@@ -44,6 +46,8 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest has no types
         for blueprint in self._blueprints:
             self._app.register_blueprint(blueprint)
         self._app.add_url_rule(PATH, "openapi", self._document)
+        for path in (_ROOT, f"{_ROOT}/"):
+            self._app.add_url_rule(path, "index", self._index)
 
     def _register_error_handlers(self) -> None:
         """Errors are answered by flask_app.errors."""
@@ -51,6 +55,14 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest has no types
     def _register_responses(self) -> None:
         content = {MEDIA_TYPE: {"schema": ProblemSchema}}
         self.spec.components.response("DEFAULT_ERROR", {"description": "a refusal", "content": content}, lazy=True)
+
+    def _index(self) -> Response:
+        """What can be read without knowing a name."""
+        rules = [
+            rule for rule in self._app.url_map.iter_rules() if "GET" in (rule.methods or ()) and not rule.arguments
+        ]
+        listed = sorted(rule.rule for rule in rules if rule.rule.startswith(f"{_ROOT}/") and rule.rule != f"{_ROOT}/")
+        return as_json({"version": VERSION, "paths": ["/docs/", *listed, "/healthz", "/readyz", "/metrics"]})
 
     def _document(self) -> Response:
         with self._making:

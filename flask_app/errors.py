@@ -65,7 +65,7 @@ def _http(error: HTTPException) -> Response:
     faults = [fault for place in (data.get("messages") or {}).values() for fault in faults_of(place)]
     response = respond(error.code, _summary(faults) if faults else error.description or "", faults)
     for name, value in error.get_headers(request.environ):
-        if name in ("Allow", "Retry-After", "Content-Range"):
+        if name in ("Accept-Encoding", "Allow", "Retry-After", "Content-Range"):
             response.headers[name] = value
     return response
 

@@ -71,7 +71,7 @@ class FieldNames(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        return [name for name in text.split(",") if name]
+        return [name.strip() for name in text.split(",") if name.strip()]
 
 
 class RejectSchema(StrictSchema):

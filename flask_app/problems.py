@@ -45,7 +45,10 @@ def problem_bytes(
     status: int, detail: str = "", faults: Iterable[Fault] = (), extra: Mapping[str, Any] | None = None
 ) -> bytes:
     """A problem as JSON."""
-    return orjson.dumps(problem(status, _clean(detail), (_clean_fault(fault) for fault in faults), extra))
+    return orjson.dumps(
+        problem(status, _clean(detail), (_clean_fault(fault) for fault in faults), extra),
+        option=orjson.OPT_APPEND_NEWLINE,
+    )
 
 
 def _clean(text: str) -> str:

@@ -129,7 +129,7 @@ def read(raw: bytes) -> Table:
                 continue
             if len(table.lines) == MAX_LINES:
                 raise BadRequest(f"more than {MAX_LINES} lines")
-            document, found = _document(header, cells)
+            document, found = _document(header, cells, lines.dialect.delimiter == ";")
             faults += [Fault(_place(line, fault.field), fault.message) for fault in found]
             table.documents.append(document)
             table.lines.append(line)
@@ -165,7 +165,7 @@ def _header(cells: list[str]) -> list[Column]:
     return [known[name] for name in names]
 
 
-def _document(header: list[Column], cells: list[str]) -> tuple[dict[str, Any], list[Fault]]:
+def _document(header: list[Column], cells: list[str], comma: bool) -> tuple[dict[str, Any], list[Fault]]:
     if len(cells) > len(header):
         return {}, [Fault("", f"has {len(cells)} cells for {len(header)} columns")]
     document: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _document(header: list[Column], cells: list[str]) -> tuple[dict[str, Any], l
         if cell == "":
             continue
         try:
-            _put(document, column.place, _value(column, cell))
+            _put(document, column.place, _value(column, cell, comma))
         except ValueError as exc:
             faults.append(Fault(column.name, str(exc)))
     bindings = document.get("bindings", {})
@@ -186,7 +186,8 @@ def _document(header: list[Column], cells: list[str]) -> tuple[dict[str, Any], l
     return document, faults
 
 
-def _value(column: Column, cell: str) -> Any:
+def _value(column: Column, cell: str, comma: bool) -> Any:
+    """What a cell means. `comma`: a number may have a decimal comma, as where cells are parted by semicolons."""
     if column.kind is str:
         return cell[1:] if cell[0] == "'" and cell[1:2] in ("'", *_FORMULA) else cell
     text = cell.strip()
@@ -200,10 +201,12 @@ def _value(column: Column, cell: str) -> Any:
         except BadRequest as exc:
             raise ValueError(str(exc.description)) from exc
     number = "an integer" if column.kind is int else "a number"
+    plain = text.replace(",", ".") if comma and column.kind is float and "." not in text else text
     try:
-        if len(text) > 40:
+        # Python also takes 1_000 and the digits of every script.
+        if len(plain) > 40 or not plain.isascii() or "_" in plain:
             raise ValueError
-        return column.kind(text)
+        return column.kind(plain)
     except ValueError:
         raise ValueError(f"must be {number}, not {text[:60]!r}") from None
 

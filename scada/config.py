@@ -6,6 +6,7 @@ These classes declare; `scada.schema` parses them, the REST schemas and the docu
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv6Address
 
 from scada.errors import ConfigError, Fault
 from scada.modbus.endpoint import Endpoint, Transport
@@ -119,6 +120,19 @@ class MqttOptions:
     )
 
 
+def _host_fault(host: str) -> str:
+    """Why this is no host name and no address; "" when it can be one."""
+    if any(char.isspace() or ord(char) < 33 for char in host):
+        return "must not contain spaces or control characters"
+    if not any(char in "/:@[]?#" for char in host):
+        return ""
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return f"must be a host name or an address alone (the port has a field of its own), not {host!r:.80}"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class ModbusNetwork:
     """One Modbus endpoint: a TCP server, a gateway, a serial line."""
@@ -155,8 +169,8 @@ class ModbusNetwork:
                 yield Fault("serial_port", "is required for serial")
         elif not self.host:
             yield Fault("host", f"is required for {self.transport}")
-        elif any(char.isspace() or ord(char) < 33 for char in self.host):
-            yield Fault("host", "must not contain spaces or control characters")
+        elif fault := _host_fault(self.host):
+            yield Fault("host", fault)
         if self.parity not in ("N", "E", "O"):
             yield Fault("parity", f"must be one of N, E, O, not {self.parity!r}")
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, delete, select
 from storage.documents import BindingDraft, Document, Reader, Row, TagDraft
 from storage.engine import reading
 from storage.merge import merge_patch
-from storage.revisions import Change, changing
+from storage.revisions import Change, changing, stays
 from storage.shapes import BINDING, TAG
 from storage.tag_store import save_tag, seen_tag, tag_document
 from storage.tags import stored_binding
@@ -78,6 +78,7 @@ def _save_binding(change: Change, binding_id: int, document: Document, expected:
     stored = one(change.connection, BINDING, BINDING_COLUMNS, binding_id)
     tag_id = stored["tag_id"]
     before = seen_tag(change.connection, tag_id, expected)
+    stays(document, "tag_id", tag_id)
     draft = _read(merge_patch(stored, document) if patch else document)
     # Last, so that a contradiction is found in this one and not in the others.
     others = [other for other in _stored(change.connection, tag_id) if other.id != binding_id]

@@ -128,7 +128,7 @@ def update_device(change: Change, device_id: int, draft: DeviceDraft, mode: Mode
     if draft.network is not None:
         save_networks(change, device_id, draft.network, mode)
     if draft.terms is not None:
-        save_terms(change, device_id, draft.terms, mode)
+        save_terms(change, device_id, draft.terms, mode, tags_follow=draft.tags is not None)
     if draft.tags:
         save_tags(change, [(device_id, tag) for tag in draft.tags], mode)
     elif draft.tags is not None and mode is Mode.REPLACE:

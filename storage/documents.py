@@ -22,11 +22,17 @@ Record = TypeVar("Record")
 _NOT_AN_OBJECT: Row = {}
 
 
+def _check_device_name(text: str) -> None:
+    check_name(text)
+    if text.isascii() and text.isdigit():
+        raise ConfigError("digits alone mean an id wherever a device is named: add a letter")
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceFields:
     """A device's own fields; beside them a document has `network`, `terms` and `tags`."""
 
-    name: str = spec("unique, fit for a topic", max_length=NAME_LENGTH, check=check_name)
+    name: str = spec("unique, fit for a topic, not digits alone", max_length=NAME_LENGTH, check=_check_device_name)
     description: str = spec("free text", "", max_length=500)
     enabled: bool = spec("a device that is not enabled is left alone by every program", True)
 
@@ -200,6 +206,9 @@ class Reader:
                 self.faults.append(
                     Fault(join(path, name), f"must be {'an integer' if kind is int else 'text'} or null")
                 )
+        for name in ("item", "term"):
+            if rest.get(name) is not None and rest.get(f"{name}_id") is not None:
+                self.faults.append(Fault(join(path, name), f"give either {name} or {name}_id"))
         bindings = self._each(rest, "bindings", path, self.binding)
         self.faults.extend(one_source(bindings or ()))
         if record is None or len(self.faults) > before:

@@ -104,7 +104,7 @@ def _order(
     descending = False
     for each in sort:
         descending = each.startswith("-")
-        column = usable.get(each.lstrip("+-"))
+        column = usable.get(each[1:] if each[:1] in ("-", "+") else each)
         if column is None:
             faults.append(Fault("sort", f"cannot be {each!r}; possible are {', '.join(usable)}"))
             continue

@@ -1,6 +1,6 @@
 """Writing the networks and terms of a device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import delete, func, insert, select, update
 
@@ -48,10 +48,25 @@ def refuse_orphans(change: Change, device_id: int, path: str = "network") -> Non
         raise Conflict(faults)
 
 
-def save_terms(change: Change, device_id: int, terms: Sequence[TermDraft], mode: Mode) -> list[int]:
+def refuse_used(change: Change, terms: Iterable[Row], path: str = "") -> None:
+    """Raise Conflict when tags are of one of the terms: without it their values would go to another unit."""
+    used = select(func.count()).select_from(TAG)
+    faults = []
+    for term in terms:
+        count = change.connection.execute(used.where(TAG.c.term_id == term["id"])).scalar_one()
+        if count:
+            faults.append(Fault(path, f"term {term['name']!r} is used by tags ({count} of them)"))
+    if faults:
+        raise Conflict(faults)
+
+
+def save_terms(
+    change: Change, device_id: int, terms: Sequence[TermDraft], mode: Mode, *, tags_follow: bool = False
+) -> list[int]:
     """Store terms of a device, found by id, else by name; their ids. In REPLACE mode the others are removed.
 
-    Raises Conflict for a name that is taken.
+    Raises Conflict for a name that is taken, and for a term that is removed while tags are of it, unless `tags_follow`:
+    then all tags of the device are stored anew next, and say themselves what they are of.
     """
     connection = change.connection
     stored = rows(connection, TERM_COLUMNS, TERM.c.device_id == device_id)
@@ -74,5 +89,7 @@ def save_terms(change: Change, device_id: int, terms: Sequence[TermDraft], mode:
         if any(old[name] != value for name, value in draft.row.items()):
             connection.execute(update(TERM).where(TERM.c.id == old["id"]).values(**draft.row))
     if mode is Mode.REPLACE:
+        if not tags_follow:
+            refuse_used(change, [row for row in stored if row["id"] not in ids], "terms")
         connection.execute(delete(TERM).where(TERM.c.device_id == device_id, TERM.c.id.not_in(ids)))
     return ids

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
 
-from scada.errors import Conflict, Fault, NotFound
+from scada.errors import ConfigError, Conflict, Fault, NotFound
 from storage.engine import writing
 from storage.models import ConfigRevision
 from storage.shapes import DEVICE, ITEM, TAG
@@ -111,6 +111,12 @@ def expect(actual: int, expected: int | None) -> None:
     """Raise Conflict when the caller looked at another revision than what is stored."""
     if expected is not None and actual != expected:
         raise Conflict([Fault("revision", f"was changed meanwhile: is {actual}, not {expected}")])
+
+
+def stays(document: object, name: str, owner: object) -> None:
+    """Raise ConfigError when a document wants its object to hang from another one: it would stay where it is."""
+    if isinstance(document, Mapping) and document.get(name, owner) != owner:
+        raise ConfigError([Fault(name, f"cannot be changed: is {owner!r}; make it anew there, and delete it here")])
 
 
 def found(row: Any, what: str, identity: object) -> Any:

@@ -10,7 +10,7 @@ from scada.schema import join
 from storage.documents import Document, Reader, Row, TagDraft
 from storage.engine import reading
 from storage.merge import merge_patch
-from storage.revisions import Change, changing, expect
+from storage.revisions import Change, changing, expect, stays
 from storage.shapes import DEVICE, TAG
 from storage.tags import Mode, save_tags
 from storage.views import (
@@ -88,12 +88,14 @@ class TagStore:
         """Store a tag anew; what is left out becomes its default, but bindings stay unless named."""
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, expected_revision)
+            _stays(change.connection, document, before["device_id"])
             return save_tag(change, before, _read(document))
 
     def patch_tag(self, tag_id: int, document: Document, *, expected_revision: int | None = None, who: str = "") -> Row:
         """Change what the document names (RFC 7396); an array of bindings replaces the stored ones."""
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, expected_revision)
+            _stays(change.connection, document, before["device_id"])
             stored = one(change.connection, TAG, TAG_COLUMNS, tag_id)
             merged = merge_patch(stored, document)
             for name in ("item", "term"):
@@ -136,6 +138,12 @@ def save_tag(change: Change, before: Row, draft: TagDraft) -> Row:
     return after
 
 
+def _stays(connection: Connection, document: Document, device_id: int) -> None:
+    stays(document, "device_id", device_id)
+    if isinstance(document, Mapping) and "device" in document:
+        stays(document, "device", one(connection, DEVICE, [DEVICE.c.name], device_id)["name"])
+
+
 def _read(document: Document) -> TagDraft:
     reader = Reader()
     draft = reader.tag(document)
@@ -153,6 +161,8 @@ def _read_many(documents: Sequence[Document], path: str, device_id: int | None) 
         if draft is None:
             continue
         owner = document.get("device_id")
+        if device_id is None and owner is not None and document.get("device") is not None:
+            reader.faults.append(Fault(join(place, "device"), "give either device or device_id"))
         draft.device = document.get("device") if owner is None else owner
         if device_id is None and (isinstance(draft.device, bool) or not isinstance(draft.device, int | str)):
             reader.faults.append(Fault(join(place, "device_id"), "must be the id of a device, or device its name"))

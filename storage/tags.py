@@ -97,8 +97,7 @@ def save_tags(change: Change, tags: Sequence[tuple[int, TagDraft]], mode: Mode) 
         faults.extend(around.resolve(device_id, draft))
     if faults:
         raise ConfigError(faults)
-    if mode is Mode.CREATE:
-        _refuse_taken(tags, ids)
+    _refuse_taken(tags, ids, mode)
     new = [index for index, tag_id in enumerate(ids) if tag_id is None]
     if new:
         rows = [tags[index][1].row for index in new]
@@ -164,12 +163,14 @@ def stored_binding(row: Row) -> BindingDraft:
     return BindingDraft({name: row[name] for name in BINDING_FIELDS}, "", row["id"])
 
 
-def _refuse_taken(tags: Sequence[tuple[int, TagDraft]], ids: list[int | None]) -> None:
+def _refuse_taken(tags: Sequence[tuple[int, TagDraft]], ids: list[int | None], mode: Mode) -> None:
     faults = []
     seen: set[tuple[int, str]] = set()
     for (device_id, draft), tag_id in zip(tags, ids, strict=True):
         key = device_id, draft.row["name"]
-        if tag_id is not None or key in seen:
+        if key in seen:
+            faults.append(Fault(join(draft.path, "name"), f"the device gets a tag {draft.row['name']!r} twice"))
+        elif tag_id is not None and mode is Mode.CREATE:
             faults.append(Fault(join(draft.path, "name"), f"the device already has a tag {draft.row['name']!r}"))
         seen.add(key)
     if faults:

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, delete
 from storage.documents import Document, Reader, Row, TermDraft
 from storage.engine import reading
 from storage.merge import merge_patch
-from storage.networks import save_terms
-from storage.revisions import Change, changing, expect
+from storage.networks import refuse_used, save_terms
+from storage.revisions import Change, changing, expect, stays
 from storage.shapes import TERM, term_document
 from storage.tags import Mode
 from storage.views import TERM_COLUMNS, device_revision, list_page, one
@@ -63,10 +63,11 @@ class TermStore:
             return self._save_term(change, term_id, document, expected_revision, patch=True)
 
     def delete_term(self, term_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
-        """Delete a term; its tags stay, without a term."""
+        """Delete a term; Conflict while tags are of it: their values would go to another unit."""
         with changing(self.engine, who) as change:
             before = one(change.connection, TERM, TERM_COLUMNS, term_id)
             expect(device_revision(change.connection, before["device_id"]), expected_revision)
+            refuse_used(change, [before])
             change.connection.execute(delete(TERM).where(TERM.c.id == term_id))
             change.touch(before["device_id"])
             change.note(f"term {before['name']}", before, None)
@@ -75,6 +76,7 @@ class TermStore:
         before = one(change.connection, TERM, TERM_COLUMNS, term_id)
         device_id = before["device_id"]
         expect(device_revision(change.connection, device_id), expected)
+        stays(document, "device_id", device_id)
         draft = _read(merge_patch(before, document) if patch else document)
         save_terms(change, device_id, [TermDraft(draft.row, "", term_id)], Mode.MERGE)
         after = one(change.connection, TERM, TERM_COLUMNS, term_id)

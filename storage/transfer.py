@@ -11,7 +11,7 @@ from storage.device_store import insert_device, update_device
 from storage.documents import DeviceDraft, Document, Reader, Row
 from storage.engine import reading
 from storage.item_store import check_constants
-from storage.revisions import Change, changing
+from storage.revisions import Change, changing, expect
 from storage.shapes import BINDING_FIELDS, DEVICE, ITEM, NETWORK, columns, default_topic
 from storage.tags import Mode, delete_rows
 from storage.views import BINDING_COLUMNS, DEVICE_COLUMNS, ITEM_COLUMNS, TAG_COLUMNS, TERM_COLUMNS, rows
@@ -50,7 +50,15 @@ class TransferStore:
             "devices": list(devices.values()),
         }
 
-    def import_config(self, document: Document, mode: str = "merge", *, dry_run: bool = False, who: str = "") -> Row:
+    def import_config(
+        self,
+        document: Document,
+        mode: str = "merge",
+        *,
+        dry_run: bool = False,
+        expected_revision: int | None = None,
+        who: str = "",
+    ) -> Row:
         """Store a document of export_config in one transaction: objects are found by name, others added.
 
         "merge" leaves what the document does not name; "replace" deletes it. Returns how many items, devices and tags
@@ -60,6 +68,7 @@ class TransferStore:
             raise ConfigError([Fault("mode", f"must be one of {', '.join(MODES)}, not {mode!r:.60}")])
         items, devices = _read(document)
         with changing(self.engine, who, dry_run=dry_run) as change:
+            expect(change.revision - 1, expected_revision)
             before = change.connection.execute(select(DEVICE.c.name, DEVICE.c.id)).all()
             stored = dict(before)
             if MODES[mode] is Mode.REPLACE:

@@ -38,7 +38,7 @@ class TagBindings(MethodView):
     @blueprint.creating(BindingSchema, example=examples.BINDING)
     def post(self, tag: str) -> Response:
         """Create a binding."""
-        document = config().create_binding(resource.tag_id(tag), resource.document(), who=resource.who())
+        document = config().create_binding(resource.tag_id(tag), resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/bindings/{document['id']}")
 
 

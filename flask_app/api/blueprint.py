@@ -9,6 +9,7 @@ from marshmallow import RAISE, Schema
 from flask_app.messages import ProblemSchema, page_schema
 
 MERGE_PATCH = "application/merge-patch+json"
+_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
 _IF_MATCH = {
     "in": "header",
     "name": "If-Match",
@@ -81,11 +82,10 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
 
     def creating(self, schema: Any, result: Any = None, *, example: Any) -> Callable[[View], View]:
         """A POST of one object."""
-        location = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
         return _chain(
             self.problems(400, 404, 409, 413, 415, 422, 507),
             self.taking({"application/json": schema}, example),
-            self.response(201, result or schema, description="the whole new object", headers=location),
+            self.response(201, result or schema, description="the whole new object", headers=_LOCATION),
         )
 
     def changing(self, schema: Any, result: Any = None, *media_types: str) -> Callable[[View], View]:
@@ -93,8 +93,15 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         return _chain(
             self.problems(400, 404, 409, 412, 413, 415, 422, 507),
             self.taking(dict.fromkeys(("application/json", *media_types), schema)),
-            self.doc(parameters=[_IF_MATCH]),
+            self.guarded(),
             self.response(200, result or schema, description="the whole object as it is now"),
+        )
+
+    def putting(self, schema: Any) -> Callable[[View], View]:
+        """A PUT that also creates."""
+        return _chain(
+            self.changing(schema),
+            self.alt_response(201, schema=schema, description="the whole new object", headers=_LOCATION),
         )
 
     def patching(self, schema: Any, result: Any) -> Callable[[View], View]:
@@ -105,9 +112,13 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         """A DELETE of one object."""
         return _chain(
             self.problems(404, 409, 412, 507),
-            self.doc(parameters=[_IF_MATCH]),
+            self.guarded(),
             self.response(204, description="it is gone"),
         )
+
+    def guarded(self) -> Callable[[View], View]:
+        """Document If-Match."""
+        return self.doc(parameters=[_IF_MATCH])  # type: ignore[no-any-return]
 
     def asking(self, query: type[Schema]) -> Callable[[View], View]:
         """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""

@@ -4,11 +4,10 @@ from typing import Any
 
 from flask import Response, request
 from flask.views import MethodView
-from werkzeug.exceptions import UnsupportedMediaType
 
 from flask_app.api import resource
 from flask_app.api.blueprint import ApiBlueprint
-from flask_app.bodies import json_body, parse_yaml, write_yaml
+from flask_app.bodies import parse_json, parse_yaml, raw_body, write_yaml
 from flask_app.database import config
 from flask_app.messages import ExportQuerySchema, ImportQuerySchema, ImportResultSchema
 from flask_app.schemas import ConfigurationSchema
@@ -29,13 +28,19 @@ class Configuration(MethodView):
     @blueprint.asking(ExportQuerySchema)
     def get(self, query: dict[str, Any]) -> Response:
         """Export everything, as JSON unless `format` or Accept says YAML."""
+        # First: if somebody changes something in between, the ETag is too old, and If-Match refuses.
+        revision = config().revision()
         document = config().export_config()
         wanted = query.get("format") or ("yaml" if _prefers_yaml() else "json")
-        if wanted == "json":
-            return resource.as_json(document)
-        return Response(write_yaml(document), mimetype=YAML_TYPES[0])
+        response = (
+            resource.as_json(document) if wanted == "json" else Response(write_yaml(document), mimetype=YAML_TYPES[0])
+        )
+        response.set_etag(str(revision))
+        response.vary.add("Accept")
+        return response
 
-    @blueprint.problems(400, 409, 413, 415, 422, 507)
+    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
+    @blueprint.guarded()
     @blueprint.taking(_FILE)
     @blueprint.answering(ImportResultSchema, "what was in the file")
     @blueprint.asking(ImportQuerySchema)
@@ -43,7 +48,8 @@ class Configuration(MethodView):
         """Import a file: what it names is created or changed, the rest stays (or goes, with mode=replace)."""
         return _import(query)
 
-    @blueprint.problems(400, 409, 413, 415, 422, 507)
+    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
+    @blueprint.guarded()
     @blueprint.taking(_FILE)
     @blueprint.answering(ImportResultSchema, "what was in the file")
     @blueprint.asking(ImportQuerySchema)
@@ -57,16 +63,14 @@ def _import(query: dict[str, Any]) -> Response:
     if not isinstance(document, dict):
         raise ConfigError("the file must be an object with items and devices")
     dry_run = query["dry_run"]
-    result = config().import_config(document, query.get("mode", "merge"), dry_run=dry_run, who=resource.who())
+    result = config().import_config(document, query.get("mode", "merge"), dry_run=dry_run, **resource.guard())
     return resource.as_json({**result, "dry_run": dry_run})
 
 
 def _document() -> Any:
     if request.mimetype in YAML_TYPES:
-        return parse_yaml(request.get_data(cache=False))
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType(f"send application/json or application/yaml, not {request.mimetype or 'nothing'!r}")
-    return json_body()
+        return parse_yaml(raw_body(*YAML_TYPES))
+    return parse_json(raw_body("application/json", *YAML_TYPES))
 
 
 def _prefers_yaml() -> bool:

@@ -27,7 +27,7 @@ class Devices(MethodView):
     @blueprint.creating(DeviceSchema, example=examples.DEVICE)
     def post(self) -> Response:
         """Create a device."""
-        document = config().create_device(resource.document(), who=resource.who())
+        document = config().create_device(resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/devices/{document['id']}")
 
 

@@ -27,7 +27,7 @@ class Items(MethodView):
     @blueprint.creating(ItemSchema, example=examples.ITEM)
     def post(self) -> Response:
         """Create an item."""
-        document = config().create_item(resource.document(), who=resource.who())
+        document = config().create_item(resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/items/{document['id']}")
 
 

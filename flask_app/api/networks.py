@@ -34,11 +34,18 @@ class Network(MethodView):
         revision = config().device_revision(device_id)
         return resource.shown(config().get_network(device_id, protocol), revision)
 
-    @blueprint.changing(NetworkSchema)
+    @blueprint.putting(NetworkSchema)
     def put(self, device: str, protocol: str) -> Response:
         """Create or replace a network."""
         device_id = resource.device_id(device)
-        return resource.changed(config().put_network(device_id, protocol, resource.document(), **resource.guard()))
+        revision = config().device_revision(device_id)
+        if protocol in config().list_networks(device_id):
+            return resource.changed(config().put_network(device_id, protocol, resource.document(), **resource.guard()))
+        expected = revision if resource.wanted_new() else resource.expected_revision()
+        network = config().put_network(
+            device_id, protocol, resource.document(), expected_revision=expected, who=resource.who()
+        )
+        return resource.created(network, f"/api/v1/devices/{device_id}/networks/{protocol}")
 
     @blueprint.patching(NetworkPatchSchema, NetworkSchema)
     def patch(self, device: str, protocol: str) -> Response:

@@ -100,7 +100,7 @@ def gone() -> Response:
 
 def as_json(data: Any, status: int = 200) -> Response:
     """Plain data as it is: what comes out of the store has passed the same records on its way in."""
-    return Response(orjson.dumps(data), status, mimetype="application/json")
+    return Response(orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE), status, mimetype="application/json")
 
 
 def expected_revision() -> int | None:
@@ -121,7 +121,23 @@ def expected_revision() -> int | None:
 
 def guard() -> dict[str, Any]:
     """What a change of an existing object is told: the revision the client has seen, and who it is."""
+    if wanted_new():
+        raise PreconditionFailed("If-None-Match: * asks for something new, and this is there")
     return {"expected_revision": expected_revision(), "who": who()}
+
+
+def maker() -> dict[str, Any]:
+    """What a POST to a list is told. A list has no ETag, so an If-Match that names one cannot be kept."""
+    if "If-Match" in request.headers and not request.if_match.star_tag:
+        raise PreconditionFailed("a list has no ETag that If-Match could name")
+    return {"who": who()}
+
+
+def wanted_new() -> bool:
+    """Whether the client wants the object only if it is not there yet (If-None-Match: *)."""
+    if "If-None-Match" in request.headers and not request.if_none_match.star_tag:
+        raise BadRequest("with a change If-None-Match takes * only")
+    return request.if_none_match.star_tag
 
 
 def who() -> str:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from flask.views import MethodView
-from werkzeug.exceptions import UnsupportedMediaType
 
 from flask_app import spreadsheet
 from flask_app.api import resource
 from flask_app.api.blueprint import ApiBlueprint
+from flask_app.bodies import raw_body
 from flask_app.database import config
 from flask_app.messages import TableImportSchema, TableQuerySchema, TableResultSchema
 
@@ -39,16 +39,14 @@ class Table(MethodView):
     @blueprint.asking(TableImportSchema)
     def post(self, query: dict[str, Any]) -> Response:
         """Import tags, all lines or none; tags that exist are changed (or a conflict, with mode=create)."""
-        if request.mimetype != _MEDIA_TYPE:
-            raise UnsupportedMediaType(f"send {_MEDIA_TYPE}, not {request.mimetype or 'nothing'!r}")
-        table = spreadsheet.read(request.get_data(cache=False))
+        table = spreadsheet.read(raw_body(_MEDIA_TYPE))
         with table.named_faults():
             ids = config().create_tags_bulk(
                 table.documents,
                 path="",
                 merge=query["mode"] == "merge",
                 dry_run=query["dry_run"],
-                who=resource.who(),
+                **resource.maker(),
             )
         return resource.as_json({"total": len(ids), "dry_run": query["dry_run"]})
 

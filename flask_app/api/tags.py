@@ -17,7 +17,7 @@ from flask_app.schemas import (
     TagPatchSchema,
     TagSchema,
 )
-from scada.errors import NotFound
+from scada.errors import ConfigError, Fault, NotFound
 
 blueprint = ApiBlueprint("tags", "One value of a device each. Bindings may be nested in a tag's document.")
 _FILTERS = ("id", "term_id", "item_id", "name", "description", "data_type", "unit")
@@ -31,10 +31,12 @@ class Tags(MethodView):
 
     @blueprint.listing(_Query, TagSchema)
     def get(self, query: dict[str, Any]) -> Response:
-        """List tags; `device` filters by the device's name."""
+        """List tags; `device` filters by the device's id or name."""
         device = query.get("device", "*")
         if "*" not in device and "?" not in device:
             # One device's tags come from an index; a pattern has to look at every tag.
+            if "device_id" in query:
+                raise ConfigError([Fault("device", "give either device or device_id")])
             query["device_id"] = _named(query.pop("device"))
         return resource.page(config().list_tags, query)
 
@@ -46,7 +48,7 @@ class BulkTags(MethodView):
     @blueprint.creating(BulkSchema, CreatedTagsSchema, example=examples.BULK)
     def post(self) -> Response:
         """Create tags of any devices in one transaction, all or none; each names its device by `device` or `device_id`."""
-        return _created(config().create_tags_bulk(resource.array("tags"), who=resource.who()))
+        return _created(config().create_tags_bulk(resource.array("tags"), **resource.maker()))
 
 
 @blueprint.route("/devices/<device>/tags")
@@ -63,9 +65,9 @@ class DeviceTags(MethodView):
         """Create a tag, or with an array many in one transaction, all or none."""
         device_id, document = resource.device_id(device), resource.document()
         if isinstance(document, list):
-            ids = config().create_tags_bulk(document, device_id=device_id, path="", who=resource.who())
+            ids = config().create_tags_bulk(document, device_id=device_id, path="", **resource.maker())
             return _created(ids, f"/api/v1/devices/{device_id}/tags")
-        tag = config().create_tag(device_id, document, who=resource.who())
+        tag = config().create_tag(device_id, document, **resource.maker())
         return resource.created(tag, f"/api/v1/tags/{tag['id']}")
 
 
@@ -98,7 +100,7 @@ class Tag(MethodView):
 def _named(device: str) -> int:
     """The id of a device, or one that none has: a filter that nothing passes is no error."""
     try:
-        return config().device_id(device)
+        return resource.device_id(device)
     except NotFound:
         return 0
 

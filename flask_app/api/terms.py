@@ -38,7 +38,7 @@ class DeviceTerms(MethodView):
     @blueprint.creating(TermSchema, example=examples.TERM)
     def post(self, device: str) -> Response:
         """Create a term."""
-        document = config().create_term(resource.device_id(device), resource.document(), who=resource.who())
+        document = config().create_term(resource.device_id(device), resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/terms/{document['id']}")
 
 

@@ -41,7 +41,7 @@ def test_every_fault_of_a_document_is_listed(client: FlaskClient) -> None:
                 "data_type": "decimal",
                 "bindings": [
                     {"protocol": "modbus", "direction": "in", "address": {"register": 65536, "order": "XYZ"}},
-                    {"protocol": "mqtt", "direction": "in", "address": {}},
+                    {"protocol": "mqtt", "direction": "inout", "address": {}},
                 ],
             },
             {"name": "t", "bindings": {}},
@@ -59,7 +59,7 @@ def test_every_fault_of_a_document_is_listed(client: FlaskClient) -> None:
         "tags.0.data_type",
         "tags.0.bindings.0.address.register",
         "tags.0.bindings.0.address.order",
-        "tags.0.bindings.0.direction",
+        "tags.0.bindings.1.direction",
         "tags.0.bindings.1.address",
         "tags.1.bindings",
         "tags.2",

@@ -105,9 +105,3 @@ def test_an_etag_never_belongs_to_a_newer_state_than_the_object(
     stored = client.get("/api/v1/tags/1").json
     change = client.patch("/api/v1/tags/1", json={"unit": "F"}, headers={"If-Match": answer.headers["ETag"]})
     assert change.status_code == 412 or answer.json == stored
-
-
-def test_a_name_of_digits_is_reached_by_id(client: FlaskClient) -> None:
-    client.post("/api/v1/devices", json={"name": "7"})
-    assert client.get("/api/v1/devices/7").status_code == 404
-    assert client.get("/api/v1/devices?name=7").json["total"] == 1

@@ -195,6 +195,9 @@ def test_a_tag_follows_its_item_and_its_term(store: ConfigStore, boiler: Documen
     store.patch_item(item["id"], {"data_type": "float"})
     after = store.get_tag(tag["id"])
     assert (after["data_type"], after["bindings"][0]["address"]["unit_id"]) == ("float", 8)
+    with pytest.raises(Conflict, match="meter"):
+        store.delete_term(boiler["terms"][0]["id"])
+    store.patch_tag(tag["id"], {"term_id": None})
     store.delete_term(boiler["terms"][0]["id"])
     after = store.get_tag(tag["id"])
     assert (after["term_id"], after["bindings"][0]["address"]["unit_id"]) == (None, 1)
