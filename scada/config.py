@@ -109,6 +109,17 @@ class MqttAddress:
         if self.bits == ():
             yield Fault("bits", "must not be empty")
 
+    def directed(self, direction: Direction) -> Iterator[Fault]:
+        """What is wrong with it in a binding of this direction: what goes out becomes an object of dotted names."""
+        if direction is not Direction.OUT:
+            return
+        if self.path is None:
+            yield Fault("bits", "a binding out needs a path")
+            return
+        parts = compile_path(self.path).parts
+        if not parts or not all(isinstance(part, str) for part in parts):
+            yield Fault("path", f"a binding out needs dotted names, not {self.path!r:.60}")
+
 
 @dataclass(frozen=True, slots=True)
 class MqttOptions:
@@ -224,6 +235,11 @@ class ModbusAddress:
             return
         if self.register + count > 65536:
             yield Fault("register", f"{count} registers from {self.register} go past 65535")
+
+    def directed(self, direction: Direction) -> Iterator[Fault]:
+        """What is wrong with it in a binding of this direction, of a device: two tables are read only there."""
+        if direction is not Direction.IN and self.table in (Table.DISCRETE_INPUT, Table.INPUT_REGISTER):
+            yield Fault("table", f"a {self.table} of a device cannot be written: direction in only")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The protocols: which network, address and options records belong to each, and what each can do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from scada.config import (
     Direction,
@@ -24,7 +25,8 @@ class Protocol:
     """One field protocol as the configuration knows it. `term` is None where units behind a device have no address.
 
     The first of `directions` is meant where a table names none. `owner` is the program that speaks the protocol: it reads
-    the tags of its bindings in, and carries out the commands for them.
+    the tags of its bindings in, and carries out the commands for them. `directed` gives the faults of an address in a binding
+    of a direction, `belongs` those of an address behind a network, where not every address fits every network.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Protocol:
     options: type
     owner: str
     term: type | None = None
+    directed: Callable[[Any, Direction], Iterable[Fault]] | None = None
+    belongs: Callable[[Any, Any, Direction], Iterable[Fault]] | None = None
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -49,6 +53,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 MqttAddress,
                 MqttOptions,
                 "mqtt_server",
+                directed=MqttAddress.directed,
             ),
             Protocol(
                 "modbus",
@@ -59,6 +64,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 ModbusOptions,
                 "field_server",
                 ModbusTerm,
+                directed=ModbusAddress.directed,
             ),
             Protocol(
                 "modbus_server",
@@ -78,6 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 SimulatedAddress,
                 SimulatedOptions,
                 "field_server",
+                belongs=SimulatedNetwork.misplaced,
             ),
         )
     }

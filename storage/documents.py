@@ -84,6 +84,11 @@ class BindingFields:
     )
     scan: ScanClass | None = spec("fast, normal or slow; normal when both are left out", None)
 
+    def faults(self) -> Iterable[Fault]:
+        for name in ("period_ms", "scan"):
+            if self.direction is Direction.OUT and getattr(self, name) is not None:
+                yield Fault(name, "says how often a tag is read; a binding out reads nothing")
+
 
 @dataclass(frozen=True, slots=True)
 class BindingDraft:
@@ -236,6 +241,11 @@ class Reader:
             self.faults.append(Fault(join(path, "direction"), message))
         if record is None or address is None or (options is None and given is not None):
             return None
+        if kind.directed is not None:
+            place = join(path, "address")
+            self.faults.extend(
+                Fault(join(place, fault.field), fault.message) for fault in kind.directed(address, record.direction)
+            )
         row = _columns(record)
         row["address"] = plain(address, defaults=False)
         row["options"] = (plain(options, defaults=False) or None) if options is not None else None
@@ -292,6 +302,21 @@ def one_source(bindings: Iterable[BindingDraft]) -> Iterable[Fault]:
         if reads and source:
             yield Fault(join(binding.path, "direction"), "the tag has another binding that reads it")
         source = source or reads
+
+
+def misplaced(binding: Row, settings: Row) -> Iterable[Fault]:
+    """The faults of a checked binding behind a network of its protocol, whose settings are stored."""
+    kind = protocol(binding["protocol"])
+    if kind.belongs is None:
+        return
+    try:
+        network: Any = parse(kind.network, settings)
+    except ConfigError as error:
+        yield Fault("protocol", f"the device's network of this protocol is not usable: {error}")
+        return
+    address: Any = parse(kind.address, binding["address"])
+    for fault in kind.belongs(network, address, Direction(binding["direction"])):
+        yield Fault(join("address", fault.field), fault.message)
 
 
 def fits(value: object, data_type: str) -> bool:

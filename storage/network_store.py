@@ -97,6 +97,7 @@ def _save(change: Change, device_id: int, protocol: str, document: Document) -> 
     assert settings is not None
     before = _stored(change.connection, device_id).get(protocol)
     save_networks(change, device_id, {protocol: settings}, Mode.MERGE)
+    refuse_orphans(change, device_id, "")
     if before != settings:
         change.touch(device_id)
         change.note(f"network {protocol} of device {device_id}", before, settings)

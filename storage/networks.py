@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import delete, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault
+from scada.registry import PROTOCOLS
 from scada.schema import join
-from storage.documents import Row, TermDraft
+from storage.documents import Row, TermDraft, misplaced
 from storage.revisions import Change
 from storage.shapes import BINDING, NETWORK, TAG, TERM, columns
 from storage.tags import Mode, delete_rows
@@ -32,7 +33,7 @@ def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], m
 
 
 def refuse_orphans(change: Change, device_id: int, path: str = "network") -> None:
-    """Raise Conflict when bindings of the device speak a protocol that it has no network for."""
+    """Raise Conflict when bindings of the device speak a protocol that it has no network for, or do not fit the one it has."""
     known = select(NETWORK.c.protocol).where(NETWORK.c.device_id == device_id)
     orphans = (
         select(BINDING.c.protocol, func.count())
@@ -44,8 +45,31 @@ def refuse_orphans(change: Change, device_id: int, path: str = "network") -> Non
         Fault(join(path, protocol), f"is needed by {count} bindings")
         for protocol, count in change.connection.execute(orphans)
     ]
+    faults.extend(_misplaced(change, device_id, path))
     if faults:
         raise Conflict(faults)
+
+
+def _misplaced(change: Change, device_id: int, path: str) -> Iterable[Fault]:
+    """One fault for each network that bindings do not fit: the first of them, and how many."""
+    choosy = [protocol.name for protocol in PROTOCOLS.values() if protocol.belongs is not None]
+    where = (NETWORK.c.device_id == device_id) & NETWORK.c.protocol.in_(choosy)
+    for network in rows(change.connection, columns(NETWORK, "protocol", "settings"), where):
+        bindings = (
+            select(TAG.c.name, BINDING.c.protocol, BINDING.c.direction, BINDING.c.address)
+            .join(TAG, TAG.c.id == BINDING.c.tag_id)
+            .where(TAG.c.device_id == device_id, BINDING.c.protocol == network["protocol"])
+            .order_by(BINDING.c.id)
+        )
+        wrong = [
+            (row["name"], fault)
+            for row in change.connection.execute(bindings).mappings()
+            for fault in misplaced(dict(row), network["settings"])
+        ]
+        if wrong:
+            name, fault = wrong[0]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            yield Fault(join(path, network["protocol"]), f"does not fit its tag {name!r}: {fault.message}{more}")
 
 
 def refuse_used(change: Change, terms: Iterable[Row], path: str = "") -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, upd
 
 from scada.errors import ConfigError, Conflict, Fault
 from scada.schema import join
-from storage.documents import BindingDraft, TagDraft, fits, one_source
+from storage.documents import BindingDraft, TagDraft, fits, misplaced, one_source
 from storage.revisions import Change
 from storage.shapes import BINDING, BINDING_FIELDS, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns, unit_id
 
@@ -29,13 +29,13 @@ class Surroundings:
     """What the tags of some devices refer to."""
 
     def __init__(self, connection: Connection, device_ids: set[int], items: bool) -> None:
-        self.protocols: dict[int, set[str]] = defaultdict(set)
+        self.networks: dict[int, dict[str, Row]] = defaultdict(dict)
         self.terms: dict[tuple[int, int | str], tuple[int, Row]] = {}
         self.items: dict[int | str, tuple[int, str]] = {}
         for ids in chunks(device_ids):
-            networks = select(NETWORK.c.device_id, NETWORK.c.protocol).where(NETWORK.c.device_id.in_(ids))
-            for device_id, protocol in connection.execute(networks):
-                self.protocols[device_id].add(protocol)
+            networks = select(NETWORK.c.device_id, NETWORK.c.protocol, NETWORK.c.settings)
+            for device_id, protocol, settings in connection.execute(networks.where(NETWORK.c.device_id.in_(ids))):
+                self.networks[device_id][protocol] = settings
             terms = select(TERM.c.id, TERM.c.device_id, TERM.c.name, TERM.c.settings)
             for term_id, device_id, name, settings in connection.execute(terms.where(TERM.c.device_id.in_(ids))):
                 self.terms[device_id, term_id] = self.terms[device_id, name] = term_id, settings
@@ -70,8 +70,12 @@ class Surroundings:
 
     def _check(self, device_id: int, binding: BindingDraft, data_type: str) -> Iterable[Fault]:
         protocol = binding.row["protocol"]
-        if protocol not in self.protocols[device_id]:
+        network = self.networks[device_id].get(protocol)
+        if network is None:
             yield Fault(join(binding.path, "protocol"), f"the device has no network configuration for {protocol}")
+        else:
+            for fault in misplaced(binding.row, network):
+                yield Fault(join(binding.path, fault.field), fault.message)
         for path, value in binding.constants():
             if not fits(value, data_type):
                 yield Fault(path, f"{value!r:.60} is no value of type {data_type}")

@@ -1,11 +1,13 @@
 """What the configuration of a simulated device may say, and which points each model has."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from scada.config import Direction
+from scada.errors import Fault
 from scada.schema import spec
 from scada.values import DataType
 
@@ -83,6 +85,13 @@ _TOGGLING_NAME = re.compile(r"p([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedAddress:
+    """Which point of the model a tag is."""
+
+    point: str = spec("name of the model's point, for example level", max_length=64)
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedNetwork:
     """One simulated device."""
 
@@ -99,12 +108,16 @@ class SimulatedNetwork:
         match = _TOGGLING_NAME.fullmatch(name)
         return TOGGLING if match is not None and int(match[1]) <= self.points else None
 
-
-@dataclass(frozen=True, slots=True)
-class SimulatedAddress:
-    """Which point of the model a tag is."""
-
-    point: str = spec("name of the model's point, for example level", max_length=64)
+    def misplaced(self, address: SimulatedAddress, direction: Direction) -> Iterator[Fault]:
+        """What is wrong with an address in a binding of this direction behind this network."""
+        found = self.point(address.point)
+        if found is None:
+            names = [point.name for point in POINTS[self.model]]
+            if self.model is Model.STRESS:
+                names.append("p1" if self.points == 1 else f"p1 to p{self.points}")
+            yield Fault("point", f"the model {self.model} has {', '.join(names)}, not {address.point!r}")
+        elif direction is not Direction.IN and not found.writable:
+            yield Fault("point", f"{address.point} of the model {self.model} cannot be written: direction in only")
 
 
 @dataclass(frozen=True, slots=True)

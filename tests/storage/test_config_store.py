@@ -99,6 +99,14 @@ def test_a_name_taken_is_a_conflict_and_case_counts(store: ConfigStore, boiler: 
         ({"deadband": -1}, "deadband"),
         ({"deadband": float("nan")}, "deadband"),
         ({"limits": {"low": 2, "high": 1}}, "limits.low"),
+        ({"bindings": [{**MODBUS, "period_ms": 1000}]}, "bindings.0.period_ms"),
+        ({"bindings": [{**MODBUS, "scan": "fast"}]}, "bindings.0.scan"),
+        ({"bindings": [{**MODBUS, "address": {"register": 1, "table": "input_register"}}]}, "bindings.0.address.table"),
+        ({"bindings": [{**MODBUS, "direction": "inout", "address": {"register": 1, "table": "discrete_input",
+         "type": "bool"}}]}, "bindings.0.address.table"),
+        ({"bindings": [{**MQTT, "direction": "out", "address": {"bits": ["a", "b"]}}]}, "bindings.0.address.bits"),
+        ({"bindings": [{**MQTT, "direction": "out", "address": {"path": "a[0]"}}]}, "bindings.0.address.path"),
+        ({"bindings": [{**MQTT, "direction": "out", "address": {"path": ""}}]}, "bindings.0.address.path"),
     ],
 )  # fmt: skip
 def test_a_tag_that_cannot_be_is_refused(store: ConfigStore, boiler: Document, tag: Document, field: str) -> None:
