@@ -48,7 +48,12 @@ def decode_data(payload: bytes) -> tuple[list[Sample], list[str]]:
 
 def encode_state(samples: Iterable[Sample]) -> bytes:
     """A `state` message: the last sample of each tag."""
-    return orjson.dumps({sample.tag: _row(sample, False)[1:] for sample in samples})
+    return orjson.dumps(state_document(samples))
+
+
+def state_document(samples: Iterable[Sample]) -> dict[str, list[Any]]:
+    """What a `state` message says, before it is JSON; so does the answer of a call."""
+    return {sample.tag: _row(sample, False)[1:] for sample in samples}
 
 
 def decode_state(payload: bytes) -> tuple[list[Sample], list[str]]:
@@ -56,6 +61,11 @@ def decode_state(payload: bytes) -> tuple[list[Sample], list[str]]:
     document = decode_payload(payload)
     if not isinstance(document, dict):
         raise BadValue(RejectCode.WRONG_TYPE, f"must be an object of samples, not {_kind(document)}")
+    return samples_by_tag(document)
+
+
+def samples_by_tag(document: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
+    """The samples in `{tag: [value, quality, time_ms]}`, and what is wrong with the others."""
     samples: list[Sample] = []
     faults: list[str] = []
     for tag, rest in document.items():

@@ -16,7 +16,7 @@ from scada.paths import compile_path
 from scada.scaling import OutOfLimits
 from scada.schema import spec
 from scada.timestamps import TimeFormat
-from scada.topics import check_topic_filter, check_topic_name
+from scada.topics import check_name, check_topic_filter, check_topic_name
 from scada.values import DataType
 
 
@@ -270,7 +270,20 @@ class ModbusOptions:
     )
     rewrite_s: float = spec("write the last value again every so often; 0 is never", 0.0, minimum=0, maximum=86_400)
     every_value: bool = spec("write every value in order instead of only the latest", False)
-    verify: bool = spec("read the registers back after the write and compare", False)
+    verify: bool | None = spec(
+        "read the registers back after the write and compare; left out: only after commands, not after every value",
+        None,
+    )
+    tolerance: float = spec(
+        "most that a command's value may differ when it is read back, in engineering units; 0: what the type rounds",
+        0.0,
+        minimum=0,
+    )
+    feedback: str | None = spec(
+        "name of another tag of the device that must reach a command's value, instead of reading back",
+        None,
+        check=check_name,
+    )
     round: bool | None = spec("round a fraction for an integer type; left out: only when the binding scales", None)
     failsafe: Failsafe | None = spec("what is written when the source is silent", None)
 
