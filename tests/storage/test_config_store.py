@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from storage.config_store import ConfigStore
 from storage.models import Base
 from storage.outbox import Outbox, OutboxRow
 from storage.revisions import REVISION
+from tests.support.processes import CHECKOUT
 
 Document = dict[str, Any]
 MODBUS = {"protocol": "modbus", "direction": "out", "address": {"register": 5}}
@@ -310,6 +312,29 @@ def test_a_huge_change_is_written_down_in_short(store: ConfigStore, engine: Engi
         "truncated_bytes": row["difference"]["truncated_bytes"],
         "changes": ["device boiler changed"],
     }
+
+
+def test_the_list_of_changes_grows_by_what_changed_and_old_rows_can_be_deleted(
+    store: ConfigStore, engine: Engine, boiler: Document
+) -> None:
+    """What docs/database.md says of its size, and its own statement."""
+    binding = boiler["tags"][0]["bindings"][1]["id"]
+    for number in range(20):
+        store.patch_binding(binding, {"address": {"register": number}})
+        store.patch_tag(boiler["tags"][0]["id"], {"unit": f"u{number}"})
+    with engine.connect() as connection:
+        sizes = [len(str(each)) for each in connection.execute(select(REVISION.c.difference)).scalars()]
+    assert len(sizes) > 40
+    assert max(sizes) < 1024
+    text = (CHECKOUT / "docs/database.md").read_text()
+    (statement,) = re.findall(r"```sql\n(.*?)\n```", text, re.DOTALL)
+    before = store.revision()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement.replace("- 10000", "- 1"))
+        assert connection.execute(select(REVISION.c.revision)).scalars().all() == [before]
+    store.patch_device(boiler["id"], {"description": "after"})
+    assert store.revision() == before + 1
+    assert store.get_device(boiler["id"])["revision"] == before + 1
 
 
 def test_bulk_stores_all_or_none_and_names_the_rows_that_clash(store: ConfigStore, boiler: Document) -> None:
