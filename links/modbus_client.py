@@ -23,6 +23,7 @@ from pymodbus.transport import CommParams
 
 from links.keepalive import discard_unsent, set_keepalive
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
+from scada.modbus.decoding import unpack_bits
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import (
     MAX_ADU,
@@ -62,6 +63,12 @@ _READ_FUNCTION: Final = {
     Table.DISCRETE_INPUT: Function.READ_DISCRETE_INPUTS,
     Table.HOLDING_REGISTER: Function.READ_HOLDING_REGISTERS,
     Table.INPUT_REGISTER: Function.READ_INPUT_REGISTERS,
+}
+_READ: Final[dict[Table, Callable[..., Awaitable[Any]]]] = {
+    Table.COIL: ModbusBaseClient.read_coils,
+    Table.DISCRETE_INPUT: ModbusBaseClient.read_discrete_inputs,
+    Table.HOLDING_REGISTER: ModbusBaseClient.read_holding_registers,
+    Table.INPUT_REGISTER: ModbusBaseClient.read_input_registers,
 }
 _TABLE: Final = {function: table for table, function in _READ_FUNCTION.items()} | {
     Function.WRITE_SINGLE_COIL: Table.COIL,
@@ -246,27 +253,24 @@ class ModbusClient:
     ) -> None:
         await self.close()
 
+    async def read(self, unit_id: int, table: Table, address: int, count: int) -> bytes:
+        """The data of one read, as it came: `count` registers (1-125) big-endian, or bits (1-2000) eight a byte, lowest first."""
+        self._check(unit_id, address, count, MAX_READ_BITS if table.is_bits else MAX_READ_REGISTERS)
+
+        def send(client: ModbusBaseClient) -> Awaitable[Any]:
+            return _READ[table](client, address, count=count, device_id=unit_id)
+
+        return await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
+
     async def read_registers(self, unit_id: int, table: Table, address: int, count: int) -> bytes:
         """`count` registers (1-125) of an input or holding register table: 2 * count bytes, big-endian as they came."""
         self._check(unit_id, address, count, MAX_READ_REGISTERS, not table.is_bits)
-
-        def send(client: ModbusBaseClient) -> Awaitable[Any]:
-            holding = table is Table.HOLDING_REGISTER
-            read = client.read_holding_registers if holding else client.read_input_registers
-            return read(address, count=count, device_id=unit_id)
-
-        return await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
+        return await self.read(unit_id, table, address, count)
 
     async def read_bits(self, unit_id: int, table: Table, address: int, count: int) -> list[bool]:
         """`count` bits (1-2000) of a coil or discrete input table, without the padding of the last byte."""
         self._check(unit_id, address, count, MAX_READ_BITS, table.is_bits)
-
-        def send(client: ModbusBaseClient) -> Awaitable[Any]:
-            read = client.read_coils if table is Table.COIL else client.read_discrete_inputs
-            return read(address, count=count, device_id=unit_id)
-
-        packed = await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
-        return [bool(packed[index >> 3] >> (index & 7) & 1) for index in range(count)]
+        return unpack_bits(await self.read(unit_id, table, address, count))[:count]
 
     async def write_registers(self, unit_id: int, address: int, data: bytes, *, single: bool | None = None) -> None:
         """Write `data` (1-123 registers, big-endian) from `address`, in one request.

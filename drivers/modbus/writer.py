@@ -13,7 +13,7 @@ class ModbusWriter:
     """One link to one endpoint; the caller sends one request at a time and owns reconnecting."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._client = ModbusClient(endpoint)
+        self.client = ModbusClient(endpoint)
         # Units that answered exception 1 to a function; the other way of writing the same thing is used from then on.
         self._without_mask: set[int] = set()
         self._without_single: set[tuple[int, Table]] = set()
@@ -21,15 +21,15 @@ class ModbusWriter:
     @property
     def connected(self) -> bool:
         """The link is up as far as is known."""
-        return self._client.connected
+        return self.client.connected
 
     async def connect(self) -> None:
         """Open the link; raises LinkError."""
-        await self._client.connect()
+        await self.client.connect()
 
     async def close(self) -> None:
         """Close the link."""
-        await self._client.close()
+        await self.client.close()
 
     async def write(self, request: WriteRequest) -> None:
         """Send one request and wait until the device confirmed it; raises LinkError, ProtocolError, DeviceRefused."""
@@ -41,9 +41,9 @@ class ModbusWriter:
     async def holds(self, cell: Cell) -> bool:
         """Read back whether the device holds a cell's value; raises as `write` does."""
         if cell.table is Table.COIL:
-            bits = await self._client.read_bits(cell.unit_id, cell.table, cell.address, cell.count)
+            bits = await self.client.read_bits(cell.unit_id, cell.table, cell.address, cell.count)
             return bytes(bits) == cell.data
-        data = await self._client.read_registers(cell.unit_id, cell.table, cell.address, cell.count)
+        data = await self.client.read_registers(cell.unit_id, cell.table, cell.address, cell.count)
         if cell.bit is None:
             return data == cell.data
         return (int.from_bytes(data, "big") ^ int.from_bytes(cell.data, "big")) >> cell.bit & 1 == 0
@@ -63,21 +63,21 @@ class ModbusWriter:
     async def _send_block(self, request: WriteRequest, single: bool | None) -> None:
         if request.table is Table.COIL:
             bits = [bool(byte) for byte in request.data]
-            await self._client.write_coils(request.unit_id, request.address, bits, single=single)
+            await self.client.write_coils(request.unit_id, request.address, bits, single=single)
         else:
-            await self._client.write_registers(request.unit_id, request.address, request.data, single=single)
+            await self.client.write_registers(request.unit_id, request.address, request.data, single=single)
 
     async def _write_bits(self, request: WriteRequest, and_mask: int, or_mask: int) -> None:
         unit_id, address = request.unit_id, request.address
         if unit_id not in self._without_mask:
             try:
-                await self._client.mask_write(unit_id, address, and_mask, or_mask)
+                await self.client.mask_write(unit_id, address, and_mask, or_mask)
                 return
             except DeviceRefused as error:
                 if error.code != ILLEGAL_FUNCTION:
                     raise
                 self._without_mask.add(unit_id)
         # Without function 22, another client's change between this read and this write is lost: nothing better exists.
-        current = int.from_bytes(await self._client.read_registers(unit_id, request.table, address, 1), "big")
+        current = int.from_bytes(await self.client.read_registers(unit_id, request.table, address, 1), "big")
         data = ((current & and_mask) | (or_mask & ~and_mask & 0xFFFF)).to_bytes(2, "big")
         await self._send_block(WriteRequest(unit_id, request.table, address, data, request.cells), None)

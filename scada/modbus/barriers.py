@@ -1,0 +1,107 @@
+"""What a device's refusals teach: a refused block is asked for in halves until it is known where nothing can be read.
+
+Pure. Modbus says only that some address of a request is illegal (exception 2), not which one.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from scada.modbus.limits import Table
+from scada.modbus.pdu import ExceptionCode
+from scada.modbus.plan import ReadBlock, make_block
+
+DIVISIBLE: Final = frozenset((ExceptionCode.ILLEGAL_DATA_ADDRESS, ExceptionCode.ILLEGAL_DATA_VALUE))
+"""Refusals that may concern a part of a request only: an address, or its length (code 3, APS 6)."""
+
+_MAX_TRIALS: Final = 1000
+"""Halves not heard of, whose requests were never sent: beyond that many they are forgotten."""
+
+_Range = tuple[int, Table, int, int]  # unit, table, address, end
+
+
+class Learned:
+    """The barriers known of the units behind one endpoint.
+
+    A barrier is a range (first, end) that a block must not cover whole. After a single value was refused it is that value's
+    range; after a block was refused but both its halves were answered it is the seam between them.
+    """
+
+    def __init__(self) -> None:
+        self.barriers: dict[tuple[int, Table], list[tuple[int, int]]] = {}
+        self._trials: dict[_Range, tuple[_Range, _Range]] = {}
+        """By half: both halves of a block that was refused, as long as neither has been refused."""
+        self._answered: set[_Range] = set()
+
+    def refused(self, block: ReadBlock) -> tuple[ReadBlock, ReadBlock] | None:
+        """The halves to ask for instead of a refused block; None for a block of one span, which is a barrier from now on."""
+        self._settle(_range(block))
+        if len(block.spans) == 1:
+            self._add(block.unit_id, block.table, block.address, block.end)
+            return None
+        left, right = _halves(block)
+        if len(self._trials) >= _MAX_TRIALS:
+            self._trials.clear()
+            self._answered.clear()
+        pair = (_range(left), _range(right))
+        if pair[0] != pair[1]:
+            self._trials[pair[0]] = self._trials[pair[1]] = pair
+        return left, right
+
+    def answered(self, block: ReadBlock) -> None:
+        """A block was read: whatever barrier it covers is none, and both halves read show where the seam is."""
+        key = (block.unit_id, block.table)
+        known = self.barriers.get(key)
+        if known is not None:
+            known[:] = [each for each in known if not (block.address <= each[0] and each[1] <= block.end)]
+        pair = self._trials.get(_range(block))
+        if pair is None:
+            return
+        self._answered.add(_range(block))
+        if not self._answered.issuperset(pair):
+            return
+        (*_, left_end), (_, _, right_address, _) = pair
+        self._settle(pair[0])
+        self._add(*key, min(left_end, right_address) - 1, max(left_end, right_address) + 1)
+
+    def concerns(self, block: ReadBlock) -> bool:
+        """Whether an answer to `block` would teach something."""
+        known = self.barriers.get((block.unit_id, block.table), ())
+        return _range(block) in self._trials or any(block.address <= first and end <= block.end for first, end in known)
+
+    def texts(self) -> Iterator[str]:
+        """In words, for operators."""
+        for (unit_id, table), known in sorted(self.barriers.items()):
+            for first, end in sorted(known):
+                where = f"{first}" if end == first + 1 else f"{first}-{end - 1}"
+                yield f"unit {unit_id} {table} {where}: not read in one request"
+
+    def _add(self, unit_id: int, table: Table, first: int, end: int) -> None:
+        known = self.barriers.setdefault((unit_id, table), [])
+        if not any(first <= each[0] and each[1] <= end for each in known):  # a barrier inside says more
+            known[:] = [each for each in known if not (each[0] <= first and end <= each[1])]
+            known.append((first, end))
+
+    def _settle(self, half: _Range) -> None:
+        """The block of which this is a half was refused for a reason that is known now."""
+        for each in self._trials.pop(half, ()):
+            self._trials.pop(each, None)
+            self._answered.discard(each)
+
+
+def _range(block: ReadBlock) -> _Range:
+    return block.unit_id, block.table, block.address, block.end
+
+
+def _halves(block: ReadBlock) -> tuple[ReadBlock, ReadBlock]:
+    """`block` cut at the widest gap of its middle half: what is illegal is most likely what nobody asked for."""
+    spans = block.spans
+    count = len(spans)
+    low, high = max(1, count // 4), min(count - 1, count - count // 4)
+    end = 0
+    best, at = (-block.count - 1, 0), 1
+    for index, span in enumerate(spans):
+        if low <= index <= high:
+            best, at = max((best, at), ((span.address - end, -abs(2 * index - count)), index))
+        end = max(end, span.end)
+    key = (block.unit_id, block.table)
+    return make_block(*key, spans[:at]), make_block(*key, spans[at:])
