@@ -42,14 +42,14 @@ def command_route(device: DeviceConfig, tag: TagConfig) -> Route:
     """Who sets a tag of a device; raises Conflict with the reason why nobody does.
 
     A tag with a source is set by its source, which must be `inout`. One without is a setpoint: its first binding `out`, in the
-    order of `scada.registry`, sets it. An `inout` binding without a scaling has the tag's, as for reading.
+    order of `scada.registry`, sets it. Where that binding has no scaling of its own, the tag's is in force, as for reading.
     """
     name = f"{device.name}@{tag.name}"
     source = next((each for each in tag.bindings if each.direction is not Direction.OUT), None)
     if source is not None:
         if source.direction is Direction.IN:
             raise _read_only(f"{name} is read only: it is read from {source.protocol} (direction in, not inout)")
-        binding = source if source.scaling is not None else dataclasses.replace(source, scaling=tag.scaling)
+        binding = source
     else:
         order = list(PROTOCOLS)
         outs = sorted(tag.bindings, key=lambda each: order.index(each.protocol))
@@ -59,6 +59,8 @@ def command_route(device: DeviceConfig, tag: TagConfig) -> Route:
     address = binding.address
     if binding.protocol == "modbus" and isinstance(address, ModbusAddress) and not address.table.is_writable:
         raise _read_only(f"{name} is read only: a {address.table} cannot be written")
+    if binding.scaling is None and tag.scaling is not None:
+        binding = dataclasses.replace(binding, scaling=tag.scaling)
     return Route(PROTOCOLS[binding.protocol].owner, binding)
 
 

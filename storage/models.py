@@ -177,3 +177,23 @@ class RejectCount(Base):
     __table_args__ = (CheckConstraint("count >= 0", name="not_negative"),)
     code: Mapped[str] = mapped_column(String(32), primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
+
+
+class CommandStep(Base):
+    """One step of a command: append only, the newest 200,000. Written by the owner of the command's tag, and by flask_app for
+    commands that no owner answered. `value` and `old_value` are {"v": ...}: a scalar, or for a group an object by tag."""
+
+    __tablename__ = "command_step"
+    __table_args__ = (Index("ix_command_step_command", "command_id", "id"), NO_REUSE)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    command_id: Mapped[str] = mapped_column(String(64))
+    time_ms: Mapped[int] = mapped_column(BigInteger)
+    device: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    tag: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    state: Mapped[str] = mapped_column(String(16))
+    final: Mapped[bool] = mapped_column(Boolean)
+    value: Mapped[dict[str, Any]]
+    old_value: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(String(256))
+    who: Mapped[str] = mapped_column(String(64))
+    origin: Mapped[str] = mapped_column(String(64))

@@ -85,14 +85,14 @@ def test_what_nobody_sets_is_read_only(bindings: tuple[BindingConfig, ...], reas
         command_route(device(found), found)
 
 
-def test_a_tag_that_is_read_with_its_own_scaling_is_written_with_it() -> None:
+def test_a_tag_is_written_with_the_scaling_that_it_is_read_with() -> None:
     scaled = ScalingConfig(0.1)
     found = tag(modbus(), scaling=scaled)
     assert command_route(device(found), found).binding.scaling == scaled
     own = tag(modbus(scaling=ScalingConfig(2)), scaling=scaled)
     assert command_route(device(own), own).binding.scaling == ScalingConfig(2)
     out = tag(modbus(Direction.OUT), scaling=scaled)
-    assert command_route(device(out), out).binding.scaling is None
+    assert command_route(device(out), out).binding.scaling == scaled
 
 
 @pytest.mark.parametrize(
