@@ -3,7 +3,9 @@
 import logging
 from typing import Any
 
+import click
 import werkzeug.exceptions
+from click.core import ParameterSource
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 
@@ -33,7 +35,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     Without `settings` they come from the environment. Raises ConfigError for wrong settings and for a database that is not ours.
     """
-    settings = settings or Settings.from_env()
+    if settings is None:
+        settings = Settings.from_env()
+        _warn_of_port(settings)
     app = Flask("flask_app", instance_path=str(INSTANCE_FOLDER), static_folder=None)
     app.json = OrjsonProvider(app)
     app.config.update(
@@ -58,6 +62,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     except LinkError as error:
         _log.error("%s; requests are refused until it answers", error)
     return app
+
+
+def _warn_of_port(settings: Settings) -> None:
+    """`flask run` has a setting of its own for its port, and has read it before it asks for the application."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source("port") is not ParameterSource.DEFAULT:
+        return
+    if settings.port != context.params["port"]:
+        _log.warning(
+            "flask run listens on port %d: it reads FLASK_RUN_PORT, not FLASK_APP_PORT (%d)",
+            context.params["port"],
+            settings.port,
+        )
 
 
 def _guard(app: Flask, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from flask_app.record_schemas import StrictSchema, make_schema, record_fields, scalar
 from scada.config import ModbusAddress
@@ -125,6 +125,11 @@ def _address_query() -> dict[str, Any]:
     return result
 
 
+def _is_reference(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValidationError("must be the id or the name of a device")
+
+
 RegistersQuerySchema = make_schema(
     "RegistersQuery",
     {
@@ -138,6 +143,7 @@ RegisterWriteSchema = make_schema(
     {
         "device": fields.Raw(
             required=True,
+            validate=_is_reference,
             metadata={"type": ["string", "integer"], "description": "id or name of a device that speaks Modbus"},
         ),
         **record_fields(ModbusAddress),

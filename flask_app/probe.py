@@ -55,7 +55,9 @@ class Range:
 
     def document(self) -> dict[str, Any]:
         """The range as the API shows it."""
-        return {**plain(self.address), "unit_id": self.unit_id, "count": self.count}
+        result = {**plain(self.address), "unit_id": self.unit_id, "count": self.count}
+        # A coil holds one bit, whatever an address that names no type is given as a default.
+        return {**result, "type": RegisterType.BOOL} if self.address.table.is_bits else result
 
 
 def read_range(address: Mapping[str, Any], count: int) -> Range:
@@ -70,7 +72,7 @@ def write_range(address: Mapping[str, Any], values: Sequence[Any]) -> Range:
     """Where values shall be written; ConfigError when the table is read-only, one request cannot, or a value does not fit."""
     result = _range(address, len(values))
     if not result.address.table.is_writable:
-        raise ConfigError([Fault("table", f"a {result.address.table} cannot be written")])
+        raise ConfigError([Fault("table", f"no {result.address.table} can be written")])
     if result.address.bit is not None and len(values) > 1:
         raise ConfigError([Fault("values", "one bit of a register takes one value")])
     _check(result, MAX_WRITE_BITS if result.address.table.is_bits else MAX_WRITE_REGISTERS, "values")

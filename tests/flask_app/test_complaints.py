@@ -1,11 +1,15 @@
 """What a user would complain about: each test is named after what went wrong."""
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.cli import run_command
 from flask.testing import FlaskClient
 
+from flask_app.app import create_app
+from flask_app.probe import read_range
 from tests.support.rest import BOILER
 
 DEVICES = "/api/v1/devices"
@@ -214,7 +218,36 @@ def test_a_tag_that_stands_twice_in_a_table_was_a_conflict_without_a_line(plant:
     assert (answer.status_code, fields(answer)) == (409, {"line 4: name"})
 
 
+# ---- registers
+
+
+@pytest.mark.parametrize("device", [True, 1.0, [], {}])
+def test_a_device_that_is_no_name_was_404(plant: FlaskClient, device: Any) -> None:
+    answer = plant.post("/api/v1/registers", json={"device": device, "register": 1, "values": [1]})
+    assert (answer.status_code, fields(answer)) == (422, {"device"})
+
+
+def test_coils_were_said_to_be_uint16() -> None:
+    assert read_range({"table": "coil", "register": 0}, 2).document()["type"] == "bool"
+
+
 # ---- finding one's way
+
+
+@pytest.mark.parametrize(("arguments", "warned"), [([], True), (["--port", "5000"], False)])
+def test_flask_run_did_not_say_that_it_takes_another_port(
+    arguments: list[str],
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SQLALCHEMY_DATABASE_URI", f"sqlite:///{tmp_path}/db.sqlite")
+    monkeypatch.setenv("FLASK_APP_PORT", "15001")
+    monkeypatch.delenv("FLASK_RUN_PORT", raising=False)
+    with run_command.make_context("run", arguments):
+        create_app()
+    assert ("port 5000: it reads FLASK_RUN_PORT, not FLASK_APP_PORT (15001)" in caplog.text) is warned
 
 
 def test_the_address_that_tagwire_up_prints_was_404(client: FlaskClient) -> None:
