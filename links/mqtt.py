@@ -9,7 +9,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +21,9 @@ from paho.mqtt.properties import Properties
 
 from links.backoff import Backoff
 from links.environment import MqttSettings
+from links.publications import OnDone, Publications, PublishRefused
 from links.subscriptions import Subscriptions
+from links.threads import call_in_thread
 from scada.errors import LinkError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,12 @@ INFLIGHT = 65_535
 UNREADABLE_TOPIC = "(topic is not UTF-8)"
 STABLE_S = 10.0
 """A connection that lasted this long was a good one: the next attempt comes at once."""
+ABSENT_CAP_S = 4.0
+"""Longest pause (jitter aside) where nobody listens: asking costs nothing, and who comes back is seen within 5 s."""
+UNSTABLE_CAP_S = 8.0
+"""Longest pause (jitter aside) after connections that ended soon: back within 10 s of a broker that was restarted often."""
+UNSTABLE_COUNT = 3
+"""So many short connections in a row are more than an accident."""
 PING_SHARE = 0.7
 """paho finds a dead link after two of its keep-alive periods; with this share of ours that is within 1.5 of ours."""
 KEEPALIVE_LOOK_S = 0.25
@@ -73,7 +80,8 @@ class Will:
 class MqttLink:
     """A persistent session with one broker. `on_message(topic, payload, retained, delivery)` runs in the loop and must not block.
 
-    Messages of QoS 1 are acknowledged by `acknowledge` only.
+    Messages of QoS 1 are acknowledged by `acknowledge` only. `on_change(online)` runs in the loop at the beginning of each
+    connection and at its end, then after the last call of any `on_done`.
     """
 
     def __init__(
@@ -84,13 +92,17 @@ class MqttLink:
         *,
         will: Will | None = None,
         persistent: bool = True,
+        on_change: Callable[[bool], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._client_id = client_id
+        self._persistent = persistent
+        self._on_change = on_change
         self._on_message = on_message
         self._will = will
         self._loop = asyncio.get_running_loop()
         self._subscriptions = Subscriptions()
-        self._published: dict[int, asyncio.Future[None]] = {}
+        self._publications = Publications()
         self._session = 0
         self._received = 0
         self._running: asyncio.Task[None] | None = None
@@ -104,7 +116,12 @@ class MqttLink:
         self.state = LinkState.OFFLINE
         self.online = asyncio.Event()
         self._judged = asyncio.Event()  # let in, or refused
-        self._client = self._make_client(client_id, persistent)
+        self._window = INFLIGHT
+        self._drop_reason = ""
+        self._reached = False
+        self._short_connections = 0
+        self._tls = self._make_tls()
+        self._client = self._make_client()
 
     def start(self) -> None:
         """Connect, and stay connected until `close`."""
@@ -125,16 +142,20 @@ class MqttLink:
     async def _run(self) -> None:
         """Reconnect with jittered backoff, one log line per change of state."""
         backoff = Backoff(first_s=1.0, cap_s=30.0)
+        absent = Backoff(first_s=1.0, cap_s=ABSENT_CAP_S)
+        unstable = Backoff(first_s=1.0, cap_s=UNSTABLE_CAP_S)
         try:
             while True:
                 since = self._loop.time()
                 try:
                     await self._connect()
+                    backoff.reset()
+                    absent.reset()
                     since = self._loop.time()
                     await self._stay()
                 except LinkError as error:
                     self._went_offline(str(error))
-                    pause_s = backoff.next_delay_s()
+                    pause_s = (backoff if self._reached else absent).next_delay_s()
                     await asyncio.sleep(max(pause_s, REFUSED_PAUSE_S) if self.state is LinkState.REFUSED else pause_s)
                     continue
                 except Exception:  # the top of this task: without it the program would live on without its broker
@@ -143,9 +164,9 @@ class MqttLink:
                     self._went_offline("a fault in the link")
                 if self._loop.time() - since < STABLE_S:
                     # Another client with our id, or a broker that throws us out: no ping-pong.
-                    await asyncio.sleep(backoff.next_delay_s())
+                    await asyncio.sleep(unstable.next_delay_s())
                 else:
-                    backoff.reset()
+                    unstable.reset()
         finally:
             self._say_goodbye()
 
@@ -154,9 +175,9 @@ class MqttLink:
         if delivery.qos and delivery.session == self._session and self._socket is not None:
             self._client.ack(delivery.mid, delivery.qos)
 
-    def subscribe(self, filters: Iterable[str]) -> None:
+    def subscribe(self, filters: Iterable[str], qos: int = 1) -> None:
         """Have the topics of `filters` delivered, now and after every reconnect."""
-        self._subscriptions.add(filters)
+        self._subscriptions.add(filters, qos)
         self._synchronise()
 
     def unsubscribe(self, filters: Iterable[str]) -> None:
@@ -167,19 +188,52 @@ class MqttLink:
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
     ) -> None:
-        """Publish and wait for the broker's acknowledgement; raises LinkError."""
-        if not self.online.is_set():
-            raise LinkError(f"{self._name}: not connected" + (f": {self._error}" if self._error else ""))
-        info = self._client.publish(topic, payload, qos, retain)
+        """Publish and wait for the broker's acknowledgement; raises LinkError. What failed is never sent again by itself."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: LinkError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.post(topic, payload, settle, qos=qos, retain=retain)
         if qos == 0:
             return
-        done = self._published[info.mid] = self._loop.create_future()
         try:
             await asyncio.wait_for(done, timeout_s)
         except TimeoutError as error:
             raise LinkError(f"{self._name}: no acknowledgement within {timeout_s:g} s for {topic}") from error
-        finally:
-            self._published.pop(info.mid, None)
+
+    def post(self, topic: str, payload: bytes, on_done: OnDone | None, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish without waiting; `on_done` is called once, for QoS 1 only. At most `window` of them may be unanswered.
+
+        Raises LinkError when there is no connection, ValueError for a topic that none can have.
+        """
+        if self._socket is None or not self.online.is_set():
+            raise LinkError(f"{self._name}: not connected" + (f": {self._error}" if self._error else ""))
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc is MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise LinkError(f"{self._name}: too many messages without an acknowledgement")
+        if qos and on_done is not None:
+            self._publications.sent(info.mid, on_done)
+
+    def drop(self, reason: str) -> None:
+        """End the connection, which is dead whatever the socket says, and connect again; the broker sends the will."""
+        self._drop_reason = reason
+        self._drop()
+
+    @property
+    def window(self) -> int:
+        """How many messages of QoS 1 the broker lets us send before it answers (MQTT 5 section 3.2.2.3.3)."""
+        return self._window
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Topic filters that the broker refused (SUBACK 0x80); they are asked for again every half minute."""
+        return self._subscriptions.refused
 
     @property
     def error(self) -> str | None:
@@ -190,26 +244,34 @@ class MqttLink:
     def _name(self) -> str:
         return f"broker {self._settings.host}:{self._settings.port}"
 
-    def _make_client(self, client_id: str, persistent: bool) -> Client:
+    def _make_tls(self) -> ssl.SSLContext | None:
         settings = self._settings
+        if not settings.tls:
+            return None
+        context = ssl.create_default_context(cafile=settings.tls_ca)
+        if settings.tls_cert is not None:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        return context
+
+    def _make_client(self) -> Client:
+        """One for each connection: paho's would send again by itself what its caller was told has failed."""
+        settings, persistent = self._settings, self._persistent
         five = settings.protocol == "5"
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=client_id,
+            client_id=self._client_id,
             protocol=MQTTv5 if five else MQTTv311,
             clean_session=None if five else not persistent,
             reconnect_on_failure=False,
             manual_ack=True,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(1000)
+        # No limit of paho's: beyond it messages queue unseen, and below it every acknowledgement walks over all of them.
+        client.max_inflight_messages_set(0)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
-        if settings.tls:
-            context = ssl.create_default_context(cafile=settings.tls_ca)
-            if settings.tls_cert is not None:
-                context.load_cert_chain(settings.tls_cert, settings.tls_key)
-            client.tls_set_context(context)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.offline, qos=1, retain=True)
         properties = None
@@ -237,11 +299,13 @@ class MqttLink:
         """Open the socket and wait for the broker's CONNACK."""
         self._connack = self._loop.create_future()
         self._closed.clear()
-        self._end_reason = ""
+        self._end_reason = self._drop_reason = ""
+        self._reached = False
+        self._client = self._make_client()
         # Without this callback paho sends CONNECT at once, in the worker thread, before the loop watches the socket.
         self._client.on_socket_register_write = None
         try:
-            await self._reconnect()
+            await call_in_thread(self._client.reconnect, f"{self._name} connect")  # paho's connect blocks
         except (OSError, ValueError) as error:
             self.state = LinkState.OFFLINE
             raise LinkError(f"cannot connect: {error}") from error
@@ -249,6 +313,7 @@ class MqttLink:
         if sock is None:
             raise LinkError("connection closed at once")
         self._socket = sock
+        self._reached = True
         self._session += 1
         self._client.on_socket_register_write = self._want_write
         self._loop.add_reader(sock, self._read)
@@ -263,30 +328,6 @@ class MqttLink:
             self._drop()
             raise
 
-    async def _reconnect(self) -> None:
-        """paho's blocking connect, in a thread that the program's end does not wait for (to_thread's would be)."""
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(error: Exception | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        def connect() -> None:
-            error: Exception | None = None
-            try:
-                self._client.reconnect()
-            except Exception as exc:  # noqa: BLE001 - handed over to the task that waits
-                error = exc
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(settle, error)
-
-        threading.Thread(target=connect, name=f"{self._name} connect", daemon=True).start()
-        await done
-
     async def _stay(self) -> None:
         """Until the connection ends: looks after the keep-alive (paho drops a broker that does not answer its ping)."""
         self.state = LinkState.ONLINE
@@ -296,7 +337,10 @@ class MqttLink:
         log.info("%s: online", self._name)
         if self._will is not None:
             self._client.publish(self._will.topic, self._will.online, 1, True)
+        since = self._loop.time()
         try:
+            if self._on_change is not None:
+                self._on_change(True)
             while not self._closed.is_set():
                 try:
                     async with asyncio.timeout(KEEPALIVE_LOOK_S):
@@ -305,7 +349,15 @@ class MqttLink:
                     self._client.loop_misc()
         finally:
             self.online.clear()
-        self._went_offline(self._end_reason or "connection lost")
+            if self._on_change is not None:
+                self._on_change(False)
+        reason = self._drop_reason or self._end_reason or "connection lost"
+        self._short_connections = self._short_connections + 1 if self._loop.time() - since < STABLE_S else 0
+        if self._short_connections >= UNSTABLE_COUNT:
+            reason += (
+                f"; soon after it was made, again and again: does another program use the client id {self._client_id}?"
+            )
+        self._went_offline(reason)
 
     def _went_offline(self, error: str) -> None:
         """One line for each change of state, and for each new reason."""
@@ -319,13 +371,14 @@ class MqttLink:
         else:
             self._judged.clear()
 
-    def _on_connect(self, _client: Client, _userdata: object, flags: Any, reason: Any, _properties: object) -> None:
+    def _on_connect(self, _client: Client, _userdata: object, flags: Any, reason: Any, properties: object) -> None:
         if self._connack.done():
             return
         if reason.is_failure:
             self.state = LinkState.OFFLINE if "unavailable" in str(reason) else LinkState.REFUSED
             self._connack.set_exception(LinkError(f"the broker says: {reason}"))
             return
+        self._window = min(INFLIGHT, getattr(properties, "ReceiveMaximum", INFLIGHT))
         self._subscriptions.connected(flags.session_present)
         self._connack.set_result(None)
         self._synchronise(connecting=True)
@@ -343,9 +396,7 @@ class MqttLink:
             self._loop.remove_writer(self._socket)
             self._socket = None
         self._closed.set()
-        for done in self._published.values():
-            if not done.done():
-                done.set_exception(LinkError(f"{self._name}: connection lost before the acknowledgement"))
+        self._publications.lost(LinkError(f"{self._name}: connection lost before the acknowledgement"))
 
     def _on_packet(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         self._received += 1
@@ -357,20 +408,15 @@ class MqttLink:
         self._on_message(topic, bytes(message.payload), message.retain, delivery)
 
     def _on_publish(self, _client: Client, _userdata: object, mid: int, reason: Any, _properties: object) -> None:
-        done = self._published.get(mid)
-        if done is None or done.done():
-            return
-        if reason.is_failure:
-            done.set_exception(LinkError(f"{self._name}: publish refused: {reason}"))
-        else:
-            done.set_result(None)
+        error = PublishRefused(f"{self._name}: publish refused: {reason}") if reason.is_failure else None
+        self._publications.answered(mid, error)
 
     def _synchronise(self, connecting: bool = False) -> None:
         """Ask the broker for what the session lacks, and give back what it should not hold; later, when there is no broker."""
         if not (connecting or self.online.is_set()):
             return
         for batch in self._subscriptions.missing():
-            _, mid = self._client.subscribe([(each, 1) for each in batch])
+            _, mid = self._client.subscribe([(each, self._subscriptions.qos(each)) for each in batch])
             if mid is not None:
                 self._subscriptions.subscribing(mid, batch)
         for batch in self._subscriptions.superfluous():
@@ -393,8 +439,9 @@ class MqttLink:
 
     def _read(self) -> None:
         client = self._client
+        first = self._received
         try:
-            for _ in range(READ_BATCH):
+            while self._received - first < READ_BATCH:
                 before = self._received
                 if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     return
@@ -440,7 +487,7 @@ class MqttLink:
         if client.socket() is None:
             return
         client.on_socket_register_write = None
-        if self._will is not None and self.online.is_set():
+        if self._will is not None and client.is_connected():
             client.publish(self._will.topic, self._will.offline, 1, True)
         client.disconnect()
         client.loop_write()

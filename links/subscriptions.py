@@ -10,22 +10,34 @@ class Subscriptions:
     """What is wanted outlives every connection; what is held, and what has to be given back, belongs to the broker's session."""
 
     def __init__(self) -> None:
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, int] = {}  # and with which QoS
+        self._refused: set[str] = set()
         self._held: set[str] = set()
         self._unwanted: set[str] = set()
         self._subscribing: dict[int, list[str]] = {}
         self._unsubscribing: dict[int, list[str]] = {}
 
-    def add(self, filters: Iterable[str]) -> None:
-        """Want these too."""
-        added = set(filters)
+    def add(self, filters: Iterable[str], qos: int = 1) -> None:
+        """Want these too. Another QoS than before counts from the next session on."""
+        added = dict.fromkeys(filters, qos)
         self._wanted |= added
-        self._unwanted -= added
+        self._unwanted.difference_update(added)
+
+    def qos(self, topic_filter: str) -> int:
+        """With which QoS to subscribe to it."""
+        return self._wanted[topic_filter]
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """What the broker said no to when it was last asked."""
+        return frozenset(self._refused)
 
     def remove(self, filters: Iterable[str]) -> None:
         """Want these no more. They stay unwanted until the broker confirms it: a resumed session would deliver them for ever."""
         removed = set(filters)
-        self._wanted -= removed
+        for each in removed:
+            self._wanted.pop(each, None)
+        self._refused -= removed
         self._held -= removed
         self._unwanted |= removed
 
@@ -41,7 +53,7 @@ class Subscriptions:
 
     def missing(self) -> Iterator[list[str]]:
         """What to subscribe to. What is held is left out: asked again, a broker would repeat its retained messages."""
-        return _batches(self._wanted - self._held)
+        return _batches(self._wanted.keys() - self._held)
 
     def superfluous(self) -> Iterator[list[str]]:
         """What to unsubscribe from and was not yet asked for."""
@@ -59,8 +71,11 @@ class Subscriptions:
 
     def answered(self, mid: int, failures: Sequence[bool]) -> list[str]:
         """The broker's answer to a subscription, one truth value a filter; returns the filters that it refused."""
-        refused = [each for each, failed in zip(self._subscribing.pop(mid, ()), failures, strict=False) if failed]
+        asked = self._subscribing.pop(mid, [])
+        refused = [each for each, failed in zip(asked, failures, strict=False) if failed]
         self._held.difference_update(refused)
+        self._refused.difference_update(asked)
+        self._refused.update(refused)
         return refused
 
     def released(self, mid: int) -> None:

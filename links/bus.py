@@ -1,0 +1,420 @@
+"""The bus seen from a program: its samples, states and links out, other programs' messages in, over a connection of its own.
+
+Between `publish` and the broker stand, in this order: the changes of the last few milliseconds (one message a device), a
+window of unacknowledged messages, and the backlog for all that does not fit, on disk where the program has a store.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from links.bus_backlog import MAX_SAMPLES, Backlog, BufferStore
+from links.bus_handlers import Handler, Handlers
+from links.bus_retained import SLOTS, Retained
+from links.environment import MqttSettings
+from links.mqtt import Delivery, MqttLink, Will
+from links.publications import PublishRefused
+from scada.bus_batches import Batch, mark_late, split_payloads
+from scada.errors import LinkError
+from scada.topics import BusTopics
+from scada.values import Sample
+
+__all__ = ["BufferStore", "Bus", "BusCounters", "Handler"]
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.005
+"""Changes are collected this long."""
+LATE_TICK_S = 0.25
+"""And this long while they cannot be sent: fewer, longer batches for the disk."""
+WINDOW = 256
+"""Messages sent and not acknowledged. More would not be faster, and all of them are sent again after a lost connection."""
+RETAINED_SHARE = 4
+"""Retained messages take at most this fraction of the window, so that thousands of states do not hold up changes."""
+HOLD_SAMPLES = 50_000
+"""Changes that wait for room in the window before they go to the backlog."""
+KEPT_S = 1.0
+"""A message is kept this long after its acknowledgement: Mosquitto acknowledges before it saves, and its end forgets it."""
+UPKEEP_S = 0.25
+HEARTBEAT_S = 3.0
+MISSED_HEARTBEATS = 3
+CLOSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BusCounters:
+    """Samples, since the start. `poisoned`: messages that a handler failed on, and samples too long for a message.
+
+    published: acknowledged for good; late: those of them that came late; buffered: waiting now; dropped: lost to the bound.
+    """
+
+    published: int
+    late: int
+    buffered: int
+    dropped: int
+    poisoned: int
+
+
+class Bus:
+    """One per program. Everything runs in the loop that made it; only `send` and `close` wait."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        topics: BusTopics,
+        owner: str,
+        *,
+        buffer: BufferStore | None = None,
+        info: Mapping[str, Any] | None = None,
+        max_buffered: int = MAX_SAMPLES,
+    ) -> None:
+        self._topics = topics
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._handlers = Handlers()
+        self._retained = Retained(topics, owner)
+        self._backlog = Backlog(buffer, max_buffered, self._pump)
+        self._pending: dict[str, list[Sample]] = {}
+        self._pending_samples = 0
+        self._encoded: deque[Batch] = deque()
+        self._tick: asyncio.TimerHandle | None = None
+        self._turn: asyncio.TimerHandle | None = None
+        self._number = self._backlog.newest
+        self._session = 0
+        self._sent: dict[int, tuple[Batch, bool]] = {}  # unacknowledged, by number, and whether late
+        self._acknowledged: deque[tuple[float, Batch, bool]] = deque()
+        self._cleared: deque[tuple[float, str]] = deque()
+        self._retained_sent = 0
+        self._closing = False
+        self._drained = asyncio.Event()  # set when nothing waits or is unanswered, while closing
+        self._upkeep: asyncio.Task[None] | None = None
+        self._opened = False
+        self._instance = secrets.token_hex(6)
+        self._beat_topic = topics.heartbeat(owner)
+        self._beats = 0
+        self._missed = 0
+        self._beat_back = False
+        self._beat_at = 0.0
+        self._published = self._late = self._poisoned = self._refused = 0
+        self._last_failure = ""
+        will = Will(
+            topics.server(owner),
+            orjson.dumps({"online": False}),
+            orjson.dumps({"online": True, "since": time.time_ns() // 1_000_000, **(info or {})}),
+        )
+        client_id = f"{settings.client_id_prefix}-{owner}-bus"
+        self._link = MqttLink(settings, client_id, self._receive, will=will, on_change=self._on_change)
+        self._link.subscribe([self._beat_topic], qos=0)
+
+    def start(self) -> None:
+        """Connect, and stay connected until `close`."""
+        self._link.start()
+        self._upkeep = self._loop.create_task(self._keep(), name="bus upkeep")
+
+    async def close(self) -> None:
+        """Send what waits as far as the broker takes it at once, put the rest on disk, leave in order; a few seconds at most."""
+        self._closing = True
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._retained.turn_all()
+        self._pump()
+        if self._link.online.is_set() and self._unfinished:
+            with contextlib.suppress(TimeoutError):  # the rest goes to disk
+                async with asyncio.timeout(CLOSE_S):
+                    await self._drained.wait()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
+        await self._link.close()
+        self._settle(self._loop.time() + KEPT_S)
+        self._spill()
+        await self._backlog.close()
+
+    @property
+    def online(self) -> bool:
+        """Whether the broker passes messages on: a heartbeat of this connection came back, and none is missing since."""
+        return self._beat_back and self._link.online.is_set()
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong, for people; None when all is well."""
+        refused = self._link.refused
+        if self._link.error is not None:
+            return self._link.error
+        if refused:
+            return f"the broker refuses subscriptions: {', '.join(sorted(refused))}"
+        if not self.online:
+            return "no heartbeat came back yet"
+        return self._backlog.error
+
+    @property
+    def counters(self) -> BusCounters:
+        """What happened since the start."""
+        waiting = self._pending_samples + self._backlog.samples + sum(batch.size for batch in self._encoded)
+        return BusCounters(self._published, self._late, waiting, self._backlog.dropped + self._refused, self._poisoned)
+
+    def publish(self, device: str, samples: Sequence[Sample]) -> None:
+        """Changes of a device's tags, in order. Never blocks, never raises."""
+        if not samples:
+            return
+        pending = self._pending.get(device)
+        if pending is None:
+            self._pending[device] = list(samples)
+        else:
+            pending.extend(samples)
+        self._pending_samples += len(samples)
+        self._retained.put_samples(device, samples)
+        if self._turn is None and not self._closing:
+            self._turn = self._loop.call_later(1 / SLOTS, self._take_turn)
+        if self._tick is None and not self._closing:
+            self._tick = self._loop.call_later(LATE_TICK_S if self._held_up else TICK_S, self._on_tick)
+
+    def link(self, device: str, online: bool, error: str | None) -> None:
+        """Whether this owner reaches a device, and why not; sent when it changed."""
+        if self._retained.put_link(device, online, error, time.time_ns() // 1_000_000):
+            self._pump()
+
+    def plan(self, device: str, document: Mapping[str, Any] | None) -> None:
+        """How this owner reads a device."""
+        self._retained.put_plan(device, document)
+        self._pump()
+
+    def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
+        """A device that is gone: what is retained of it is emptied. Or `tags` of it only: they leave its state."""
+        if tags is None:
+            self._retained.forget(device)
+            self._pump()
+            return
+        self._retained.forget_tags(device, tags)
+        if self._turn is None and self._retained.changed and not self._closing:
+            self._turn = self._loop.call_later(1 / SLOTS, self._take_turn)
+
+    def subscribe(self, filters: Iterable[str], handler: Handler, qos: int = 1) -> None:
+        """Give messages on topics that match to `handler`. The message is acknowledged when it returned, or failed.
+
+        Few, wide filters: the embedded broker allows about a thousand a session.
+        """
+        filters = list(filters)
+        self._handlers.add(filters, handler)
+        self._link.subscribe(filters, qos)
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Stop that, in the broker's session too."""
+        filters = list(filters)
+        self._handlers.remove(filters)
+        self._link.unsubscribe(filters)
+
+    async def send(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
+    ) -> None:
+        """One message, beside all others; raises LinkError when the broker did not acknowledge it, and then never sends it."""
+        await self._link.publish(topic, payload, qos=qos, retain=retain, timeout_s=timeout_s)
+
+    @property
+    def _held_up(self) -> bool:
+        return bool(self._backlog) or not self._link.online.is_set() or not self._opened
+
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._sent or self._retained_sent or self._retained or self._pending or self._encoded)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        if self._held_up or self._pending_samples > HOLD_SAMPLES:
+            self._spill()
+        self._pump()
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._retained.turn()
+        self._pump()
+        if self._retained.changed and not self._closing:
+            self._turn = self._loop.call_later(1 / SLOTS, self._take_turn)
+
+    def _encode(self, device: str, samples: list[Sample]) -> None:
+        for count, payload in split_payloads(samples):
+            if not payload:
+                self._poisoned += 1
+                self._fail(f"a sample of {device} is too long for a message")
+                continue
+            self._number += 1
+            self._encoded.append(Batch(self._number, device, count, payload))
+
+    def _spill(self) -> None:
+        """What is not sent yet goes to the backlog."""
+        while self._pending:
+            self._encode_first()
+        while self._encoded:
+            self._backlog.add(self._encoded.popleft())
+
+    def _encode_first(self) -> None:
+        device = next(iter(self._pending))
+        samples = self._pending.pop(device)
+        self._pending_samples -= len(samples)
+        self._encode(device, samples)
+
+    def _pump(self) -> None:
+        """Send while there is room in the window: retained topics, then the backlog, then what is new."""
+        if not self._link.online.is_set():
+            return
+        window = min(WINDOW, self._link.window)
+        share = max(window // RETAINED_SHARE, 1)
+        try:
+            while self._retained and self._retained_sent < share:
+                self._send_retained()
+            while len(self._sent) + self._retained_sent < window:
+                if self._encoded and not self._backlog:
+                    self._send(self._encoded.popleft(), False)
+                elif self._backlog:
+                    batch = self._backlog.take()
+                    if batch is None:
+                        break
+                    self._send(batch, True)
+                elif self._pending and self._opened:
+                    self._encode_first()
+                else:
+                    break
+        except LinkError:
+            return  # the connection has just ended: `_on_change` is about to be called, and puts everything back
+        if self._closing and not self._unfinished:
+            self._drained.set()
+
+    def _send(self, batch: Batch, late: bool) -> None:
+        self._sent[batch.number] = batch, late
+        payload = mark_late(batch.payload) if late else batch.payload
+        session = self._session
+
+        def done(error: LinkError | None) -> None:
+            if session != self._session or (error is not None and not isinstance(error, PublishRefused)):
+                return  # of a connection that ended: `_on_change` looks after it
+            del self._sent[batch.number]
+            if error is None:
+                self._acknowledged.append((self._loop.time(), batch, late))
+            else:
+                self._refused += batch.size
+                self._backlog.delivered([batch.number])
+                self._fail(str(error))
+            self._pump()
+
+        self._link.post(self._topics.data(self._owner, batch.device), payload, done)
+
+    def _send_retained(self) -> None:
+        taken = self._retained.take()
+        if taken is None:
+            return
+        topic, payload = taken
+        session = self._session
+
+        def done(error: LinkError | None) -> None:
+            if session != self._session:
+                return
+            self._retained_sent -= 1
+            if isinstance(error, PublishRefused):
+                self._fail(str(error))
+            elif error is None and not payload:
+                self._cleared.append((self._loop.time(), topic))
+            self._pump()
+
+        self._link.post(topic, payload, done, retain=True)
+        self._retained_sent += 1
+
+    def _on_change(self, online: bool) -> None:
+        """A connection began or ended."""
+        self._session += 1
+        self._drained.set()
+        self._beat_back = False
+        self._missed = 0
+        self._beat_at = 0.0
+        self._retained_sent = 0
+        if online:
+            self._retained.all_again()
+            self._beat()
+            self._pump()
+            return
+        self._settle(self._loop.time())
+        self._cleared.clear()
+        lost = [batch for _, batch, _ in self._acknowledged] + [batch for batch, _ in self._sent.values()]
+        self._acknowledged.clear()
+        self._sent.clear()
+        self._backlog.put_back(sorted(lost))
+
+    def _settle(self, now: float) -> None:
+        """What was acknowledged long enough ago is done with."""
+        numbers = []
+        while self._acknowledged and self._acknowledged[0][0] < now - KEPT_S:
+            _, batch, late = self._acknowledged.popleft()
+            self._published += batch.size
+            self._late += batch.size if late else 0
+            numbers.append(batch.number)
+        if numbers:
+            self._backlog.delivered(numbers)
+        while self._cleared and self._cleared[0][0] < now - KEPT_S:
+            self._retained.settled(self._cleared.popleft()[1])
+
+    async def _keep(self) -> None:
+        await self._backlog.open()
+        self._number = max(self._number, self._backlog.newest)
+        self._opened = True
+        self._pump()
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                self._settle(self._loop.time())
+                self._backlog.work()
+                self._beat()
+            except Exception:  # the top of this task: without it nothing would be settled any more
+                log.exception("bus: a fault in the upkeep")
+
+    def _beat(self) -> None:
+        """A heartbeat when its time has come; when the last ones did not come back, the connection is dead."""
+        now = self._loop.time()
+        if not self._link.online.is_set() or self._beat_topic in self._link.refused:
+            return
+        if now - self._beat_at < HEARTBEAT_S:
+            return
+        if self._missed >= MISSED_HEARTBEATS:
+            self._missed = 0
+            self._link.drop(f"no heartbeat came back for {MISSED_HEARTBEATS * HEARTBEAT_S:g} s")
+            return
+        self._beat_at = now
+        self._beats += 1
+        self._missed += 1
+        try:
+            self._link.post(self._beat_topic, f"{self._instance} {self._session}".encode(), None, qos=0)
+        except LinkError:
+            return  # the connection has just ended; the next one begins with a heartbeat
+
+    def _receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
+        if topic == self._beat_topic:
+            self._beat_came(payload)
+            return
+        try:
+            for handler in self._handlers.find(topic):
+                handler(topic, payload, retained, delivery.is_repeat)
+        except Exception as exc:  # noqa: BLE001 - the top of a message, told below: the next one must not suffer
+            self._poisoned += 1
+            self._fail(f"a message on {topic[:200]} could not be dealt with: {exc!r}", exc)
+        self._link.acknowledge(delivery)
+
+    def _beat_came(self, payload: bytes) -> None:
+        if payload == f"{self._instance} {self._session}".encode():
+            self._missed = 0
+            self._beat_back = True
+        elif not payload.startswith(self._instance.encode()):
+            self._fail(f"another program is {self._owner} on this bus: its heartbeats arrive here")
+
+    def _fail(self, text: str, exc: BaseException | None = None) -> None:
+        """Told when it is not what was told last."""
+        if text != self._last_failure:
+            log.error("bus: %s", text, exc_info=exc)
+        self._last_failure = text
