@@ -100,6 +100,8 @@ def _guard(app: Flask, settings: Settings) -> None:
             response.headers.setdefault("Cache-Control", "no-cache")
         return response
 
+    # Both relative: behind a proxy this program knows neither the name nor the scheme that the client used.
+    @app.get("/docs")
     @app.get("/")
     def root() -> Any:
         return redirect("/docs/")

@@ -5,6 +5,7 @@ A client that sends slowly therefore costs a socket and some buffer, never a thr
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 # A body up to this size stays in memory, a longer one goes to a temporary file.
 _SPOOL_BYTES = 1024 * 1024
 _CHUNK = 256 * 1024
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # The slowest client whose body is waited for: 30 s, and longer for a long body at this rate.
 _BODY_GRACE_S = 30.0
@@ -85,6 +87,7 @@ class WsgiBridge:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"no application for {scope['type']}")
+        scope = _origin_form(scope)
         body = SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - closed below, in the pool's thread
         taken = 0
         try:
@@ -202,6 +205,15 @@ class WsgiBridge:
         if status == 503:
             headers.append((b"retry-after", b"1"))
         return status, headers, [body]
+
+
+def _origin_form(scope: Message) -> Message:
+    """The scope of a request whose target is a path; a client behind a proxy sends a whole URL (RFC 9112, 3.2.2)."""
+    found = _ABSOLUTE.match(scope["raw_path"])
+    if found is None:
+        return scope
+    raw = scope["raw_path"][found.end() :] or b"/"
+    return {**scope, "raw_path": raw, "path": unquote_to_bytes(raw).decode("utf-8", "replace")}
 
 
 def environ(scope: Message, body: IO[bytes]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
 from flask_app.bridge import Limits, WsgiBridge
 from tests.support.processes import CHECKOUT
 
@@ -28,7 +30,7 @@ class Held:
         return []
 
 
-async def ask(bridge: WsgiBridge, method: str) -> int:
+async def ask(bridge: WsgiBridge, method: str, target: str = "/") -> int:
     statuses: list[int] = []
     received: list[str] = []
 
@@ -43,7 +45,7 @@ async def ask(bridge: WsgiBridge, method: str) -> int:
             statuses.append(message["status"])
 
     scope = {"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "headers": []}
-    await bridge({**scope, "path": "/", "raw_path": b"/", "query_string": b""}, receive, send)
+    await bridge({**scope, "path": target, "raw_path": target.encode(), "query_string": b""}, receive, send)
     return statuses[0]
 
 
@@ -85,3 +87,33 @@ async def test_too_many_waiting_requests_are_refused_and_counted() -> None:
     assert set(await asyncio.gather(*waiting)) == {204}
     assert bridge.close(5)
     assert refused == [503]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://plc:5000/api/v1/devices", "/api/v1/devices"),
+        ("HTTPS://plc/a%2Fb", "/a/b"),
+        ("http://plc", "/"),
+        ("/http://plc/x", "/http://plc/x"),
+    ],
+)
+async def test_a_whole_url_as_target_was_404(target: str, path: str) -> None:
+    """RFC 9112, 3.2.2: a server must accept it; proxies' clients send it."""
+    seen: list[str] = []
+    asked: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append(environ["PATH_INFO"])
+        start_response("204 No Content", [])
+        return []
+
+    def limit(path: str) -> int:
+        asked.append(path)
+        return 100
+
+    bridge = WsgiBridge(app, Limits(body=limit), lambda status: None)
+    assert await ask(bridge, "GET", target) == 204
+    assert seen == [path]
+    assert set(asked) == {path}
+    assert bridge.close(5)

@@ -250,6 +250,12 @@ def test_flask_run_did_not_say_that_it_takes_another_port(
     assert ("port 5000: it reads FLASK_RUN_PORT, not FLASK_APP_PORT (15001)" in caplog.text) is warned
 
 
+def test_a_redirect_left_the_proxys_https(client: FlaskClient) -> None:
+    for path in ("/", "/docs"):
+        answer = client.get(path, headers={"Host": "somewhere.example"})
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/docs/")
+
+
 def test_the_address_that_tagwire_up_prints_was_404(client: FlaskClient) -> None:
     for path in ("/api/v1", "/api/v1/"):
         answer = client.get(path)
