@@ -123,7 +123,7 @@ def read(raw: bytes) -> Table:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     table, faults = Table([], []), []
     try:
-        header = _header(next(lines, []))
+        header = _header(next(lines, []), alone=len(text.splitlines()) == 1)
         for line, cells in _numbered(lines):
             if not any(cells):
                 continue
@@ -152,7 +152,7 @@ def _place(line: int, column: str) -> str:
     return f"line {line}: {column}" if column else f"line {line}"
 
 
-def _header(cells: list[str]) -> list[Column]:
+def _header(cells: list[str], alone: bool) -> list[Column]:
     known = {column.name: column for column in columns()}
     names = [cell.strip() for cell in cells]
     faults = [Fault("line 1", f"unknown column {name[:64]!r}") for name in names if name not in known]
@@ -160,6 +160,8 @@ def _header(cells: list[str]) -> list[Column]:
         Fault("line 1", f"column {name!r} stands twice") for name in sorted({n for n in names if names.count(n) > 1})
     ]
     faults += [Fault("line 1", f"column {name!r} is missing") for name in ("device", "name") if name not in names]
+    if faults and alone:
+        faults.append(Fault("line 1", "is the only one: were the line breaks lost on the way? (curl: --data-binary)"))
     if faults:
         raise ConfigError(faults)
     return [known[name] for name in names]

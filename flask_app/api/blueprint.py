@@ -83,7 +83,7 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
     def creating(self, schema: Any, result: Any = None, *, example: Any) -> Callable[[View], View]:
         """A POST of one object."""
         return _chain(
-            self.problems(400, 404, 409, 413, 415, 422, 507),
+            self.problems(400, 404, 409, 412, 413, 415, 422, 507),
             self.taking({"application/json": schema}, example),
             self.response(201, result or schema, description="the whole new object", headers=_LOCATION),
         )

@@ -33,7 +33,7 @@ class Table(MethodView):
         response.headers["Content-Disposition"] = 'attachment; filename="tags.csv"'
         return response
 
-    @blueprint.problems(400, 409, 413, 415, 422, 507)
+    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
     @blueprint.taking(_CONTENT)
     @blueprint.answering(TableResultSchema, "what was in the table")
     @blueprint.asking(TableImportSchema)

@@ -213,6 +213,13 @@ def test_a_table_of_a_german_spreadsheet_was_refused_for_its_decimal_commas(plan
     assert fields(table(plant, "device;name;modbus.register\nboiler;t;1,0\n")) == {"line 2: modbus.register"}
 
 
+def test_a_table_whose_line_breaks_curl_dropped_was_a_riddle(plant: FlaskClient) -> None:
+    answer = table(plant, "device,name,unitboiler,t,bar")
+    assert answer.status_code == 422
+    assert "line breaks" in answer.json["errors"][-1]["message"]
+    assert "line breaks" not in table(plant, "Device,name\nboiler,t\n").text
+
+
 def test_a_tag_that_stands_twice_in_a_table_was_a_conflict_without_a_line(plant: FlaskClient) -> None:
     answer = table(plant, "device,name\nboiler,a\nboiler,b\nboiler,a\n")
     assert (answer.status_code, fields(answer)) == (409, {"line 4: name"})
