@@ -7,7 +7,6 @@ window of unacknowledged messages, and the backlog for all that does not fit, on
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,15 @@ from typing import Any
 
 import orjson
 
-from links.bus_backlog import MAX_SAMPLES, Backlog, BufferStore
+from links.bus_backlog import Backlog, BufferStore
 from links.bus_handlers import Handler, Handlers
+from links.bus_heartbeat import MISSED, PERIOD_S, Heartbeat
 from links.bus_retained import SLOTS, Retained
+from links.bus_window import KEPT_S, Window
 from links.environment import MqttSettings
 from links.mqtt import Delivery, MqttLink, Will
 from links.publications import PublishRefused
-from scada.bus_batches import Batch, mark_late, split_payloads
+from scada.bus_batches import Batch, split_payloads
 from scada.errors import LinkError
 from scada.topics import BusTopics
 from scada.values import Sample
@@ -41,11 +42,9 @@ RETAINED_SHARE = 4
 """Retained messages take at most this fraction of the window, so that thousands of states do not hold up changes."""
 HOLD_SAMPLES = 50_000
 """Changes that wait for room in the window before they go to the backlog."""
-KEPT_S = 1.0
-"""A message is kept this long after its acknowledgement: Mosquitto acknowledges before it saves, and its end forgets it."""
 UPKEEP_S = 0.25
-HEARTBEAT_S = 3.0
-MISSED_HEARTBEATS = 3
+STALLED_S = 1.0
+"""After so long without an acknowledgement what waits goes to the disk."""
 CLOSE_S = 2.0
 
 
@@ -74,14 +73,13 @@ class Bus:
         *,
         buffer: BufferStore | None = None,
         info: Mapping[str, Any] | None = None,
-        max_buffered: int = MAX_SAMPLES,
     ) -> None:
         self._topics = topics
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
         self._retained = Retained(topics, owner)
-        self._backlog = Backlog(buffer, max_buffered, self._pump)
+        self._backlog = Backlog(buffer, self._pump)
         self._pending: dict[str, list[Sample]] = {}
         self._pending_samples = 0
         self._encoded: deque[Batch] = deque()
@@ -89,20 +87,14 @@ class Bus:
         self._turn: asyncio.TimerHandle | None = None
         self._number = self._backlog.newest
         self._session = 0
-        self._sent: dict[int, tuple[Batch, bool]] = {}  # unacknowledged, by number, and whether late
-        self._acknowledged: deque[tuple[float, Batch, bool]] = deque()
         self._cleared: deque[tuple[float, str]] = deque()
         self._retained_sent = 0
         self._closing = False
         self._drained = asyncio.Event()  # set when nothing waits or is unanswered, while closing
         self._upkeep: asyncio.Task[None] | None = None
-        self._opened = False
-        self._instance = secrets.token_hex(6)
+        self._opening: asyncio.Task[None] | None = None
         self._beat_topic = topics.heartbeat(owner)
-        self._beats = 0
-        self._missed = 0
-        self._beat_back = False
-        self._beat_at = 0.0
+        self._heartbeat = Heartbeat()
         self._published = self._late = self._poisoned = self._refused = 0
         self._last_failure = ""
         will = Will(
@@ -113,10 +105,12 @@ class Bus:
         client_id = f"{settings.client_id_prefix}-{owner}-bus"
         self._link = MqttLink(settings, client_id, self._receive, will=will, on_change=self._on_change)
         self._link.subscribe([self._beat_topic], qos=0)
+        self._window = Window(self._link, self._pump, self._refuse)
 
     def start(self) -> None:
         """Connect, and stay connected until `close`."""
         self._link.start()
+        self._opening = self._loop.create_task(self._open(), name="bus buffer open")
         self._upkeep = self._loop.create_task(self._keep(), name="bus upkeep")
 
     async def close(self) -> None:
@@ -132,18 +126,18 @@ class Bus:
             with contextlib.suppress(TimeoutError):  # the rest goes to disk
                 async with asyncio.timeout(CLOSE_S):
                     await self._drained.wait()
-        if self._upkeep is not None:
+        if self._upkeep is not None and self._opening is not None:
             self._upkeep.cancel()
-            await asyncio.wait([self._upkeep])
+            await asyncio.wait([self._upkeep, self._opening], timeout=CLOSE_S)
         await self._link.close()
-        self._settle(self._loop.time() + KEPT_S)
+        self._settle(0)
         self._spill()
         await self._backlog.close()
 
     @property
     def online(self) -> bool:
         """Whether the broker passes messages on: a heartbeat of this connection came back, and none is missing since."""
-        return self._beat_back and self._link.online.is_set()
+        return self._heartbeat.came_back and self._link.online.is_set()
 
     @property
     def error(self) -> str | None:
@@ -222,11 +216,15 @@ class Bus:
 
     @property
     def _held_up(self) -> bool:
-        return bool(self._backlog) or not self._link.online.is_set() or not self._opened
+        return bool(self._backlog) or not self._link.online.is_set()
+
+    @property
+    def _opened(self) -> bool:
+        return self._opening is not None and self._opening.done()
 
     @property
     def _unfinished(self) -> bool:
-        return bool(self._sent or self._retained_sent or self._retained or self._pending or self._encoded)
+        return bool(self._window or self._retained_sent or self._retained or self._pending or self._encoded)
 
     def _on_tick(self) -> None:
         self._tick = None
@@ -245,7 +243,7 @@ class Bus:
         for count, payload in split_payloads(samples):
             if not payload:
                 self._poisoned += 1
-                self._fail(f"a sample of {device} is too long for a message")
+                self._fail(f"a sample of {device} does not fit into a message: too long, or no JSON")
                 continue
             self._number += 1
             self._encoded.append(Batch(self._number, device, count, payload))
@@ -267,20 +265,21 @@ class Bus:
         """Send while there is room in the window: retained topics, then the backlog, then what is new."""
         if not self._link.online.is_set():
             return
-        window = min(WINDOW, self._link.window)
-        share = max(window // RETAINED_SHARE, 1)
+        room = min(WINDOW, self._link.window)
+        share = max(room // RETAINED_SHARE, 1)
         try:
             while self._retained and self._retained_sent < share:
                 self._send_retained()
-            while len(self._sent) + self._retained_sent < window:
-                if self._encoded and not self._backlog:
-                    self._send(self._encoded.popleft(), False)
-                elif self._backlog:
+            while self._opened and len(self._window) + self._retained_sent < room:
+                if self._backlog:
                     batch = self._backlog.take()
                     if batch is None:
                         break
-                    self._send(batch, True)
-                elif self._pending and self._opened:
+                    self._window.send(self._data_topic(batch), batch, True)
+                elif self._encoded:
+                    batch = self._encoded.popleft()
+                    self._window.send(self._data_topic(batch), batch, False)
+                elif self._pending:
                     self._encode_first()
                 else:
                     break
@@ -289,24 +288,8 @@ class Bus:
         if self._closing and not self._unfinished:
             self._drained.set()
 
-    def _send(self, batch: Batch, late: bool) -> None:
-        self._sent[batch.number] = batch, late
-        payload = mark_late(batch.payload) if late else batch.payload
-        session = self._session
-
-        def done(error: LinkError | None) -> None:
-            if session != self._session or (error is not None and not isinstance(error, PublishRefused)):
-                return  # of a connection that ended: `_on_change` looks after it
-            del self._sent[batch.number]
-            if error is None:
-                self._acknowledged.append((self._loop.time(), batch, late))
-            else:
-                self._refused += batch.size
-                self._backlog.delivered([batch.number])
-                self._fail(str(error))
-            self._pump()
-
-        self._link.post(self._topics.data(self._owner, batch.device), payload, done)
+    def _data_topic(self, batch: Batch) -> str:
+        return self._topics.data(self._owner, batch.device)
 
     def _send_retained(self) -> None:
         taken = self._retained.take()
@@ -332,46 +315,46 @@ class Bus:
         """A connection began or ended."""
         self._session += 1
         self._drained.set()
-        self._beat_back = False
-        self._missed = 0
-        self._beat_at = 0.0
+        self._heartbeat.begin()
         self._retained_sent = 0
         if online:
             self._retained.all_again()
             self._beat()
             self._pump()
             return
-        self._settle(self._loop.time())
+        self._settle()
         self._cleared.clear()
-        lost = [batch for _, batch, _ in self._acknowledged] + [batch for batch, _ in self._sent.values()]
-        self._acknowledged.clear()
-        self._sent.clear()
-        self._backlog.put_back(sorted(lost))
+        self._backlog.put_back(self._window.end())
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, keep_s: float = KEPT_S) -> None:
         """What was acknowledged long enough ago is done with."""
-        numbers = []
-        while self._acknowledged and self._acknowledged[0][0] < now - KEPT_S:
-            _, batch, late = self._acknowledged.popleft()
-            self._published += batch.size
-            self._late += batch.size if late else 0
-            numbers.append(batch.number)
-        if numbers:
-            self._backlog.delivered(numbers)
-        while self._cleared and self._cleared[0][0] < now - KEPT_S:
+        settled = self._window.settle(keep_s)
+        self._published += settled.samples
+        self._late += settled.late_samples
+        if settled.late_numbers:
+            self._backlog.delivered(settled.late_numbers)
+        while self._cleared and self._cleared[0][0] <= self._loop.time() - keep_s:
             self._retained.settled(self._cleared.popleft()[1])
 
-    async def _keep(self) -> None:
+    def _refuse(self, batch: Batch, text: str) -> None:
+        self._refused += batch.size
+        self._backlog.delivered([batch.number])
+        self._fail(text)
+
+    async def _open(self) -> None:
         await self._backlog.open()
         self._number = max(self._number, self._backlog.newest)
-        self._opened = True
-        self._pump()
+        self._loop.call_soon(self._pump)
+
+    async def _keep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
             try:
-                self._settle(self._loop.time())
+                self._settle()
                 self._backlog.work()
                 self._beat()
+                if self._pending and self._window and time.monotonic() - self._window.answered_at > STALLED_S:
+                    self._spill()
             except Exception:  # the top of this task: without it nothing would be settled any more
                 log.exception("bus: a fault in the upkeep")
 
@@ -380,23 +363,19 @@ class Bus:
         now = self._loop.time()
         if not self._link.online.is_set() or self._beat_topic in self._link.refused:
             return
-        if now - self._beat_at < HEARTBEAT_S:
+        if self._heartbeat.is_dead(now):
+            self._link.drop(f"no heartbeat came back for {MISSED * PERIOD_S:g} s")
             return
-        if self._missed >= MISSED_HEARTBEATS:
-            self._missed = 0
-            self._link.drop(f"no heartbeat came back for {MISSED_HEARTBEATS * HEARTBEAT_S:g} s")
-            return
-        self._beat_at = now
-        self._beats += 1
-        self._missed += 1
-        try:
-            self._link.post(self._beat_topic, f"{self._instance} {self._session}".encode(), None, qos=0)
-        except LinkError:
-            return  # the connection has just ended; the next one begins with a heartbeat
+        payload = self._heartbeat.due(now)
+        if payload is not None:
+            # When the connection has just ended, the next one begins with a heartbeat.
+            with contextlib.suppress(LinkError):
+                self._link.post(self._beat_topic, payload, None, qos=0)
 
     def _receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
         if topic == self._beat_topic:
-            self._beat_came(payload)
+            if not self._heartbeat.came(payload):
+                self._fail(f"another program is {self._owner} on this bus: its heartbeats arrive here")
             return
         try:
             for handler in self._handlers.find(topic):
@@ -405,13 +384,6 @@ class Bus:
             self._poisoned += 1
             self._fail(f"a message on {topic[:200]} could not be dealt with: {exc!r}", exc)
         self._link.acknowledge(delivery)
-
-    def _beat_came(self, payload: bytes) -> None:
-        if payload == f"{self._instance} {self._session}".encode():
-            self._missed = 0
-            self._beat_back = True
-        elif not payload.startswith(self._instance.encode()):
-            self._fail(f"another program is {self._owner} on this bus: its heartbeats arrive here")
 
     def _fail(self, text: str, exc: BaseException | None = None) -> None:
         """Told when it is not what was told last."""

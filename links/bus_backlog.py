@@ -9,16 +9,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from scada.bus_batches import Batch
-from scada.errors import LinkError
+from scada.errors import ConfigError, LinkError
 
 log = logging.getLogger(__name__)
 
-MAX_SAMPLES = 1_000_000
 IN_MEMORY_SAMPLES = 100_000
 """Most samples kept in memory: all there are without a disk, the next ones with it."""
+LOW_SAMPLES = IN_MEMORY_SAMPLES // 2
+"""Below so many in memory more are read from the disk."""
 READ_BATCHES = 500
 RETRY_S = 30.0
 CLOSE_S = 5.0
@@ -26,18 +27,14 @@ CLOSE_S = 5.0
 R = TypeVar("R")
 
 
-class Held(NamedTuple):
-    """What a store held when it was opened: how many samples, and the highest number of a batch among them (0: none)."""
-
-    samples: int
-    last_number: int
-
-
 class BufferStore(Protocol):
     """Batches on disk, by number. Called from one thread; every method raises LinkError when the disk fails."""
 
-    def open(self) -> Held:
-        """Called once, before all others."""
+    max_samples: int
+    """Beyond so many the oldest are dropped."""
+
+    def open(self) -> tuple[int, int]:
+        """Called once, before all others: how many samples an earlier run left, their highest number (0: none)."""
         ...
 
     def apply(self, added: Sequence[Batch], gone: Sequence[tuple[int, int]]) -> None:
@@ -56,14 +53,14 @@ class BufferStore(Protocol):
 class Backlog:
     """A queue of batches. `add` at its end, `take` from its front, `put_back` what was taken and not delivered.
 
-    Beyond `max_samples` the oldest are dropped and counted. `on_ready` is called when batches can be taken that could not
-    before. Without a store, or when it cannot be opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
+    Beyond the store's `max_samples` the oldest are dropped and counted. `on_ready` is called when batches can be taken that
+    could not before. Without a store, or when it cannot be opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
     """
 
-    def __init__(self, store: BufferStore | None, max_samples: int, on_ready: Callable[[], None]) -> None:
+    def __init__(self, store: BufferStore | None, on_ready: Callable[[], None]) -> None:
         self._store: BufferStore | None = None
         self._wanted_store = store
-        self._max_samples = max_samples
+        self._max_samples = IN_MEMORY_SAMPLES
         self._on_ready = on_ready
         self._next: deque[Batch] = deque()  # the oldest, without a gap
         self._next_samples = 0
@@ -73,6 +70,7 @@ class Backlog:
         self._gone: list[tuple[int, int]] = []  # to be deleted on disk
         self._executor = ThreadPoolExecutor(1, "bus buffer")
         self._job: asyncio.Task[None] | None = None
+        self._read_last = False  # reading and writing take turns
         self._write_again_at = 0.0
         self.newest = time.time_ns() // 1000  # numbers of a run are above those of all earlier ones
         self.samples = 0
@@ -80,21 +78,26 @@ class Backlog:
         self.error: str | None = None
 
     async def open(self) -> None:
-        """Take over what an earlier run left behind; to be called before anything is added."""
+        """Take over what an earlier run left behind; `add` may have been called before."""
         store = self._wanted_store
         if store is None:
             return
         try:
-            held = await self._call(store.open)
-        except LinkError as error:
+            samples, last_number = await self._call(store.open)
+        except (LinkError, ConfigError) as error:
             self._fails(f"{error}; samples are kept in memory only")
             return
         self._store = store
-        self.samples += held.samples
-        self.newest = max(self.newest, held.last_number)
-        if held.samples:
-            log.info("bus buffer: %d samples of an earlier run are still to be sent", held.samples)
-            self._loaded = 0
+        self._max_samples = store.max_samples
+        self.samples += samples
+        self.newest = max(self.newest, last_number)
+        if samples:
+            log.info("bus buffer: %d samples of an earlier run are still to be sent", samples)
+            # What came meanwhile stands behind them, and is read back in its turn.
+            self._unwritten, self._unwritten_samples = self._next, self._next_samples
+            self._next, self._next_samples, self._loaded = deque(), 0, 0
+        else:
+            self._unwritten, self._unwritten_samples = self._next.copy(), self._next_samples
         self._bound()
         self.work()
 
@@ -118,7 +121,7 @@ class Backlog:
 
     def add(self, batch: Batch) -> None:
         """A batch that cannot be sent now; its number is above all others."""
-        contiguous = self._loaded >= self.newest or not self.samples
+        contiguous = self.samples == self._next_samples
         self.newest = batch.number
         self.samples += batch.size
         if self._store is None or (contiguous and self._next_samples < IN_MEMORY_SAMPLES):
@@ -152,7 +155,7 @@ class Backlog:
         batch = self._next.popleft()
         self._next_samples -= batch.size
         self.samples -= batch.size
-        if self._next_samples < IN_MEMORY_SAMPLES // 2:
+        if self._next_samples < LOW_SAMPLES < self.samples:
             self.work()
         return batch
 
@@ -162,6 +165,22 @@ class Backlog:
             for number in numbers:
                 self._forget(number, number)
             self.work()
+
+    def work(self) -> None:
+        """Have the next thing done that the disk has to do; to be called now and then, for what failed is tried again."""
+        if self._store is None or self._job is not None:
+            return
+        loop = asyncio.get_running_loop()
+        may_write = bool(self._unwritten or self._gone) and loop.time() >= self._write_again_at
+        may_read = self._loaded < self.newest and self.samples > self._next_samples and self._next_samples < LOW_SAMPLES
+        if may_read and not (may_write and self._read_last):
+            self._job = loop.create_task(self._read(self._store), name="bus buffer read")
+        elif may_write:
+            self._job = loop.create_task(self._write(self._store), name="bus buffer write")
+        else:
+            return
+        self._read_last = may_read and not (may_write and self._read_last)
+        self._job.add_done_callback(self._finished)
 
     def __bool__(self) -> bool:
         return self.samples > 0
@@ -173,8 +192,7 @@ class Backlog:
 
     def _bound(self) -> None:
         """Drop the oldest beyond the limit; those that are on disk only as soon as they were read."""
-        limit = self._max_samples if self._store is not None else min(self._max_samples, IN_MEMORY_SAMPLES)
-        while self.samples > limit and self._next:
+        while self.samples > self._max_samples and self._next:
             batch = self._next.popleft()
             self._next_samples -= batch.size
             self._drop(batch)
@@ -196,20 +214,6 @@ class Backlog:
             self._gone[-1] = (self._gone[-1][0], last)
         else:
             self._gone.append((first, last))
-
-    def work(self) -> None:
-        """Have the next thing done that the disk has to do; to be called now and then, for what failed is tried again."""
-        if self._store is None or self._job is not None:
-            return
-        loop = asyncio.get_running_loop()
-        behind = self._loaded < self.newest and self.samples > self._next_samples
-        if (self._unwritten or self._gone) and loop.time() >= self._write_again_at:
-            self._job = loop.create_task(self._write(self._store), name="bus buffer write")
-        elif behind and self._next_samples < IN_MEMORY_SAMPLES // 2:
-            self._job = loop.create_task(self._read(self._store), name="bus buffer read")
-        else:
-            return
-        self._job.add_done_callback(self._finished)
 
     async def _write(self, store: BufferStore) -> None:
         added, self._unwritten = self._unwritten, deque()
@@ -238,7 +242,6 @@ class Backlog:
             found = []
             self._lose_unread()
         for batch in found:
-            # What came since and is in memory all the same needs no second reading.
             self._append_next(batch)
         if not found:
             for batch in self._unwritten:
@@ -251,7 +254,9 @@ class Backlog:
         """The disk cannot be read: what is there and nowhere else is lost."""
         waiting = [batch for batch in self._unwritten if batch.number > self._loaded]
         lost = self.samples - self._next_samples - sum(batch.size for batch in waiting)
-        self._forget(self._loaded + 1, (waiting[0].number if waiting else self.newest + 1) - 1)
+        last = (waiting[0].number if waiting else self.newest + 1) - 1
+        self._forget(self._loaded + 1, last)
+        self._loaded = last
         self.samples -= lost
         self.dropped += lost
         log.error("bus buffer: %d samples on disk cannot be read and are lost", lost)

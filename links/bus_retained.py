@@ -141,7 +141,22 @@ class Retained:
         if entry is None:
             return b"" if device in self._cleared else None
         if kind == "state":
-            return encode_state(entry.samples.values()) if entry.samples else b""
+            return _encode(entry.samples) if entry.samples else b""
         if kind == "link":
             return encode_link(entry.link) if entry.link is not None else b""
         return entry.plan or b""
+
+
+def _encode(samples: Mapping[str, Sample]) -> bytes:
+    try:
+        return encode_state(samples.values())
+    except TypeError:  # one of them is no JSON: the others are told all the same
+        return encode_state([sample for sample in samples.values() if _is_json(sample)])
+
+
+def _is_json(sample: Sample) -> bool:
+    try:
+        encode_state([sample])
+    except TypeError:
+        return False
+    return True

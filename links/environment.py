@@ -18,6 +18,7 @@ from environs import Env
 from environs import validate as check
 
 from scada.errors import ConfigError, Fault
+from scada.topics import check_topic_name
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXIT_CONFIG = 2
@@ -168,6 +169,26 @@ def read_mqtt(env: Environment) -> MqttSettings:
         if env.raw(name) and settings.tls is False:
             env.fault(name, "needs MQTT_TLS=true as well")
     return settings
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """`root`: the first level or levels of the topics; `buffer_rows`: how many samples a program's buffer on disk holds."""
+
+    root: str = "tagwire"
+    buffer_rows: int = 1_000_000
+
+
+def read_bus(env: Environment) -> BusSettings:
+    """The TAGWIRE_BUS_... settings; faults are left in `env` for `seal`."""
+    root = env.str("TAGWIRE_BUS_ROOT", "tagwire") or ""
+    try:
+        check_topic_name(root)
+    except ConfigError as exc:
+        for fault in exc.faults:
+            env.fault("TAGWIRE_BUS_ROOT", fault.message)
+    rows = env.int("TAGWIRE_BUS_BUFFER_ROWS", 1_000_000, validate=check.Range(min=1000, max=100_000_000))
+    return BusSettings(root, rows)
 
 
 def _readable_file(env: Environment, name: str) -> Path | None:

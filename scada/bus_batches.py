@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 def split_payloads(samples: Sequence[Sample]) -> Iterator[tuple[int, bytes]]:
-    """Messages that every receiver takes, and how many samples each holds; one sample too long alone comes as b""."""
+    """Messages that every receiver takes, and how many samples each holds; one that no message can hold comes as b""."""
     for start in range(0, len(samples), MAX_SAMPLES):
         yield from _halve(samples[start : start + MAX_SAMPLES])
 
@@ -40,9 +40,12 @@ def mark_late(payload: bytes) -> bytes:
 
 
 def _halve(samples: Sequence[Sample]) -> Iterator[tuple[int, bytes]]:
-    payload = encode_data(samples)
+    try:
+        payload = encode_data(samples)
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits
+        payload = b""
     # Marked late each sample grows by this much.
-    if len(payload) + 15 * len(samples) <= MAX_PAYLOAD_BYTES:
+    if payload and len(payload) + 15 * len(samples) <= MAX_PAYLOAD_BYTES:
         yield len(samples), payload
     elif len(samples) == 1:
         yield 1, b""
