@@ -7,6 +7,7 @@ Values here are raw: as the protocol has them, before any scaling.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from scada.values import BadValue, Value
@@ -37,6 +38,24 @@ class Request:
     detail: Any
 
 
+class Refusal(StrEnum):
+    """What a device's clean no is about."""
+
+    CONFIG = "config"
+    """What was asked for does not exist there: asking again soon changes nothing."""
+    DEVICE = "device"
+    """The device could not do it, this time."""
+    BUSY = "busy"
+    """The device asks to be asked later."""
+    UNREACHABLE = "unreachable"
+    """A gateway says that the unit behind it did not answer."""
+
+
+def device_failure(code: int) -> Refusal:
+    """The meaning of every code in a protocol whose codes say no more."""
+    return Refusal.DEVICE
+
+
 class Link(Protocol):
     """One endpoint. Every method that waits ends by itself: each has a deadline from the network's configuration.
 
@@ -46,6 +65,10 @@ class Link(Protocol):
     @property
     def connected(self) -> bool:
         """The link is up as far as is known. It may stay so after a LinkError when only one unit was silent."""
+
+    @property
+    def learned(self) -> Sequence[str]:
+        """What was found out about the endpoint by asking (illegal addresses, missing functions), for people."""
 
     async def connect(self) -> None:
         """Open the link unless it is open; raises LinkError."""
@@ -89,7 +112,7 @@ class Driver:
 
     Without `shared` every device has a link of its own, and `key` only says when a changed network needs a new one.
     `unit` is the unit that an address names. `ceiling` is the most requests per second that a network allows, 0 for none;
-    `retries` how often a read without an answer is tried again.
+    `retries` how often a read without an answer is tried again; `meaning` what the code of a DeviceRefused says.
     """
 
     protocol: str
@@ -99,3 +122,4 @@ class Driver:
     ceiling: Callable[[Any], float]
     retries: Callable[[Any], int]
     shared: bool = True
+    meaning: Callable[[int], Refusal] = device_failure

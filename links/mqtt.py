@@ -313,6 +313,8 @@ class MqttLink:
         if sock is None:
             raise LinkError("connection closed at once")
         self._socket = sock
+        # An acknowledgement and what follows it are small segments: Nagle's algorithm holds the second back for up to 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reached = True
         self._session += 1
         self._client.on_socket_register_write = self._want_write

@@ -42,19 +42,49 @@ def compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value
     steps: list[Step] = []
     if options.enum is not None:
         steps.append(_compile_enum(options.enum))
-    numeric = tag.data_type in (DataType.FLOAT, DataType.INT)
-    scaling = source.scaling or tag.scaling
-    if numeric and scaling is not None and not _is_identity(scaling):
-        # The raw value of a scaled integer may be a fraction; the engineering value is rounded to one.
-        steps.append(_compile_type(DataType.FLOAT, options.numeric_text))
-        steps.append(Scaling(scaling.gain, scaling.offset).to_engineering)
-        if tag.data_type is DataType.INT:
-            steps.append(_whole)
-    else:
-        steps.append(_compile_type(tag.data_type, options.numeric_text))
-    if numeric:
-        steps.extend(_limit_step(limits) for limits in (source.limits, tag.limits) if limits is not None)
+    steps += _engineering_steps(tag, source, options.numeric_text)
+    steps += [limits.apply for limits in compile_limits(tag, source)]
     return _chain(get, steps)
+
+
+def compile_engineering(tag: TagConfig, source: BindingConfig) -> Callable[[Value], Value]:
+    """A closure from a driver's raw value to the tag's engineering value: type, scale. A bit counts as 0 or 1 for a number."""
+    steps = _engineering_steps(tag, source, False)
+    if tag.data_type in (DataType.FLOAT, DataType.INT):
+        return _chain(_bit_as_number, steps)
+    return _chain(steps[0], steps[1:])
+
+
+def compile_raw(tag: TagConfig, binding: BindingConfig) -> Callable[[Value], Value]:
+    """A closure from an engineering value to the raw value that a driver writes, scaled by the binding's own scaling only."""
+    scaling = binding.scaling
+    if tag.data_type not in (DataType.FLOAT, DataType.INT) or scaling is None or _is_identity(scaling):
+        return lambda value: value
+    to_raw = Scaling(scaling.gain, scaling.offset).to_raw
+    if getattr(binding.address, "type", None) in INTEGER_TYPES:
+        return lambda value: round_half_away(to_raw(_number(value)))
+    return lambda value: to_raw(_number(value))
+
+
+def compile_limits(tag: TagConfig, source: BindingConfig) -> tuple[Limits, ...]:
+    """The limits of a tag's value, the binding's first; none for text and truth values."""
+    if tag.data_type not in (DataType.FLOAT, DataType.INT):
+        return ()
+    found = (source.limits, tag.limits)
+    return tuple(Limits(limits.low, limits.high, limits.action) for limits in found if limits is not None)
+
+
+def _engineering_steps(tag: TagConfig, source: BindingConfig, numeric_text: bool) -> list[Step]:
+    scaling = source.scaling or tag.scaling
+    if tag.data_type not in (DataType.FLOAT, DataType.INT) or scaling is None or _is_identity(scaling):
+        return [_compile_type(tag.data_type, numeric_text)]
+    # The raw value of a scaled integer may be a fraction; the engineering value is rounded to one.
+    steps = [_compile_type(DataType.FLOAT, numeric_text), Scaling(scaling.gain, scaling.offset).to_engineering]
+    return [*steps, _whole] if tag.data_type is DataType.INT else steps
+
+
+def _bit_as_number(value: Any) -> Any:
+    return int(value) if value is True or value is False else value
 
 
 def compile_encode(

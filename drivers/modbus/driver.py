@@ -2,9 +2,20 @@
 
 from collections.abc import Hashable
 
-from drivers.contract import Driver
+from drivers.contract import Driver, Refusal
 from drivers.modbus.link import ModbusLink, unit_of
 from scada.config import ModbusNetwork
+
+_MEANINGS = {
+    1: Refusal.CONFIG,
+    2: Refusal.CONFIG,
+    3: Refusal.CONFIG,
+    5: Refusal.BUSY,
+    6: Refusal.BUSY,
+    10: Refusal.UNREACHABLE,
+    11: Refusal.UNREACHABLE,
+}
+"""MODBUS Application Protocol V1.1b3, section 7; all other codes are failures of the device."""
 
 
 def _key(network: ModbusNetwork) -> Hashable:
@@ -22,4 +33,5 @@ DRIVER = Driver(
     unit=unit_of,
     ceiling=lambda network: network.max_requests_per_s,
     retries=lambda network: network.retries,
+    meaning=lambda code: _MEANINGS.get(code, Refusal.DEVICE),
 )

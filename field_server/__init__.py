@@ -1,0 +1,1 @@
+"""The field server: reads field devices through drivers, carries commands out."""

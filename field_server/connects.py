@@ -1,0 +1,19 @@
+"""How often connections are opened, all links together: after a power cut a thousand devices come back at once."""
+
+import asyncio
+
+
+class Connects:
+    """Turns for opening connections, evenly spaced: at most `per_second` of them."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval_s = 1.0 / per_second
+        self._next_at = 0.0
+
+    async def take(self) -> None:
+        """Wait for a turn; turns are given in the order in which they are asked for."""
+        now = asyncio.get_running_loop().time()
+        turn = max(now, self._next_at)
+        self._next_at = turn + self._interval_s
+        if turn > now:
+            await asyncio.sleep(turn - now)

@@ -1,0 +1,110 @@
+"""All links: a poller for each, and a new configuration put into force without touching what did not change."""
+
+import asyncio
+import logging
+from collections.abc import Hashable, Iterable
+
+from field_server.connects import Connects
+from field_server.plans import DevicePlan, Part
+from field_server.poller import Poller, Sink
+from scada.values import Sample
+from storage.config_watch import Change
+
+log = logging.getLogger(__name__)
+
+
+class Field:
+    """Every device that this process reads. Runs in one event loop."""
+
+    def __init__(self, sink: Sink, connects_per_s: float) -> None:
+        self._sink = sink
+        self._connects = Connects(connects_per_s)
+        self._plans: dict[int, DevicePlan] = {}
+        self._by_name: dict[str, DevicePlan] = {}
+        self._noted: dict[str, dict[str, Sample]] = {}
+        self._pollers: dict[Hashable, tuple[Poller, asyncio.Task[None]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Devices, tags that are read, and links in force."""
+        tags = sum(len(part.sources) for plan in self._plans.values() for part in plan.parts)
+        return len(self._plans), tags, len(self._pollers)
+
+    def device(self, name: str) -> DevicePlan | None:
+        """The plan of the device called `name`."""
+        return self._by_name.get(name)
+
+    def told(self, name: str) -> dict[str, Sample]:
+        """The samples told last of a device's tags."""
+        plan = self._by_name.get(name)
+        if plan is None:
+            return {}
+        samples = dict(self._noted.get(name, ()))
+        for part in plan.parts:
+            samples |= self._pollers[part.key][0].told(plan.device_id)
+        return samples
+
+    def note(self, name: str, samples: Iterable[Sample]) -> None:
+        """Remember samples of tags that are never read: what was written there last."""
+        self._noted.setdefault(name, {}).update((sample.tag, sample) for sample in samples)
+
+    def poller(self, part: Part) -> Poller:
+        """The poller that reads a part."""
+        return self._pollers[part.key][0]
+
+    def apply(self, change: Change[DevicePlan]) -> None:
+        """Put a new configuration into force; only the links of what changed are touched."""
+        new = {plan.device_id: plan for plan in change.plans}
+        # Names may change hands within one change: what was told under them is withdrawn before anything new is told.
+        for device_id in [*change.removed, *new]:
+            old = self._plans.get(device_id)
+            if old is not None and (device_id not in new or new[device_id].name != old.name):
+                self._sink.forget(old.name)
+                self._noted.pop(old.name, None)
+        for device_id in change.removed:
+            self._leave(self._plans.pop(device_id), ())
+        for plan in change.plans:
+            self._put(plan)
+        self._by_name = {plan.name: plan for plan in self._plans.values()}
+
+    async def close(self) -> None:
+        """End every link, and wait for it."""
+        for key in list(self._pollers):
+            self._end(key)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _put(self, plan: DevicePlan) -> None:
+        for fault in plan.faults:
+            log.error("%s: left out: %s", plan.name, fault)
+        old = self._plans.get(plan.device_id)
+        if old is not None:
+            self._leave(old, plan.parts)
+            gone = {tag.name for tag in old.config.tags} - {tag.name for tag in plan.config.tags}
+            if gone and old.name == plan.name:
+                self._sink.forget(plan.name, gone)
+        self._plans[plan.device_id] = plan
+        for part in plan.parts:
+            known = self._pollers.get(part.key)
+            if known is None:
+                poller = Poller(part.driver, part.network, self._sink, self._connects)
+                task = asyncio.create_task(poller.run(), name=f"poller {part.key}")
+                known = self._pollers[part.key] = poller, task
+            known[0].put(part)
+
+    def _leave(self, plan: DevicePlan, parts: Iterable[Part]) -> None:
+        """Take a device off the links that it has no more."""
+        kept = {part.key for part in parts}
+        for part in plan.parts:
+            if part.key in kept:
+                continue
+            poller, _ = self._pollers[part.key]
+            poller.remove(plan.device_id)
+            if not poller.devices:
+                self._end(part.key)
+
+    def _end(self, key: Hashable) -> None:
+        _, task = self._pollers.pop(key)
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)

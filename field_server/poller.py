@@ -1,0 +1,408 @@
+"""One link's loop: commands first, then whatever has waited longest; retries, circuit breakers, reconnecting.
+
+One request is in flight at a time, so the order of what is told is the order of what was asked: an answer that was asked for
+before a write is told before that write, never after.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from drivers.contract import Driver, Link, Refusal
+from field_server.breaker import Breaker
+from field_server.connects import Connects
+from field_server.plans import Part
+from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_jobs, make_turns, plan_document
+from links.backoff import Backoff
+from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError
+from scada.values import BadValue, Reason, Sample, Value
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 3.5
+"""With the jitter a device that is back is asked again within 5 s."""
+SHARED_PAUSE_FACTOR = 10
+"""A silent unit among others costs them at most one timeout in so many."""
+SLOWER = 10
+"""A request that is refused as wrong is repeated so many times less often."""
+PLAN_PERIOD_S = 60.0
+
+
+class Sink(Protocol):
+    """Where the poller tells what it reads; never blocks, never raises."""
+
+    def publish(self, device: str, samples: Sequence[Sample]) -> None:
+        """New samples of a device, in order."""
+
+    def link(self, device: str, online: bool, error: str | None) -> None:
+        """Whether the device answers."""
+
+    def plan(self, device: str, document: Mapping[str, Any] | None) -> None:
+        """How the device is read."""
+
+    def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
+        """The device is gone, or these tags of it: what was told of them is withdrawn."""
+
+
+Action = Callable[[Link], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """Something to do on the link ahead of reading."""
+
+    action: Action
+    done: asyncio.Future[None]
+
+
+class Poller:
+    """Reads every device behind one link. Its methods are called in the loop that `run` runs in."""
+
+    def __init__(self, driver: Driver, network: Any, sink: Sink, connects: Connects) -> None:
+        self._driver = driver
+        self._network = network
+        self._sink = sink
+        self._connects = connects
+        self._loop = asyncio.get_running_loop()
+        self._link = driver.open(network)
+        self._reopen = False
+        self._devices: dict[int, DeviceTurns] = {}
+        self._agenda = Agenda()
+        self._work: deque[_Work] = deque()
+        self._breakers: dict[int, Breaker] = {}
+        self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
+        self._retry_at = 0.0
+        self._link_error = "not connected yet"
+        self._answered = False
+        """Something answered since the link was opened: only then is opening it again at once worth while."""
+        self._wake = asyncio.Event()
+
+    @property
+    def devices(self) -> Iterable[int]:
+        """The ids of the devices behind the link."""
+        return self._devices
+
+    def put(self, part: Part) -> None:
+        """Read a device from now on, or read it otherwise than before."""
+        old = self._devices.get(part.device_id)
+        known = {}
+        if old is not None:
+            known = old.told() if old.part.device == part.device else {}
+            self._end(old)
+        if part.network != self._network and self._devices.keys() <= {part.device_id}:
+            self._network = part.network
+            self._reopen = True
+        now = self._loop.time()
+        ceiling = self._driver.ceiling(part.network)
+        turns = make_turns(part, self._link, now, known)
+        device = DeviceTurns(part, turns, 1 / ceiling if ceiling else 0.0, self._driver.retries(part.network))
+        self._devices[part.device_id] = device
+        for turn in turns:
+            self._agenda.add(turn, turn.due)
+        self._wake.set()
+
+    def remove(self, device_id: int) -> None:
+        """Leave a device alone."""
+        self._end(self._devices.pop(device_id))
+        units = {turn.unit for device in self._devices.values() for turn in device.turns}
+        self._breakers = {unit: breaker for unit, breaker in self._breakers.items() if unit in units}
+
+    def told(self, device_id: int) -> dict[str, Sample]:
+        """The samples of a device that were told last, by tag."""
+        device = self._devices.get(device_id)
+        return {} if device is None else {tag: sample for tag, (_, sample) in device.told().items()}
+
+    async def perform(self, action: Action) -> None:
+        """Do something on the link before the next read, once it is connected; raises what the action raises.
+
+        Waits until the link is there: give it a deadline. Cancelled before it begins, it is not done at all.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._work.append(_Work(action, done))
+        self._wake.set()
+        await done
+
+    async def read_now(self, link: Link, device_id: int, tags: Sequence[str]) -> list[Sample]:
+        """Within `perform`: read tags of a device at once; their samples, which are told to everybody as well.
+
+        Raises what `Link.read` raises; KeyError for a tag that is not read here.
+        """
+        device = self._devices[device_id]
+        wanted = set(tags)
+        jobs = [job for job in device.jobs if any(source.tag in wanted for source in job.readings.sources)]
+        for job in jobs:
+            values = await link.read(job.request)
+            self._tell(device, job, values)
+        told = device.told()
+        return [told[tag][1] for tag in tags]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._step()
+                except Exception:  # the top of this task: a fault of ours makes these tags bad and stops nothing else
+                    log.exception("a fault in the link of %s", ", ".join(self._names) or "no device")
+                    await self._start_over()
+        finally:
+            for work in self._work:
+                work.done.cancel()
+            await self._link.close()
+
+    @property
+    def _names(self) -> list[str]:
+        return [device.part.device for device in self._devices.values()]
+
+    async def _start_over(self) -> None:
+        """After a fault: everything is bad, the link is closed, and after a pause every turn comes anew."""
+        await self._link.close()
+        self._agenda = Agenda()
+        self._retry_at = self._loop.time() + MAX_PAUSE_S
+        for device in self._devices.values():
+            for turn in device.turns:
+                self._fail(
+                    device, turn.unit, Reason.COMM_FAILURE, "a fault in the field server; its log has the details"
+                )
+                turn.position = 0
+                self._agenda.add(turn, self._retry_at)
+
+    async def _step(self) -> None:
+        now = self._loop.time()
+        if self._reopen:
+            await self._open_again()
+        if self._work and (self._link.connected or now >= self._retry_at):
+            await self._do(self._work.popleft())
+            return
+        at = self._agenda.next_at()
+        if self._work:
+            at = min(self._retry_at, at or self._retry_at)
+        if at is None or at > now:
+            await self._sleep_until(at)
+            return
+        _, turn = self._agenda.pop()
+        device = self._devices[turn.device_id]
+        wait_until = self._obstacle(device, turn, now)
+        if wait_until > now:
+            self._agenda.add(turn, wait_until)
+            return
+        if not self._link.connected and not await self._connect():
+            self._agenda.add(turn, self._retry_at)
+            return
+        if turn.alive:
+            await self._poll(device, turn)
+
+    def _obstacle(self, device: DeviceTurns, turn: Turn, now: float) -> float:
+        """When the turn may go on; not after `now` when it may at once."""
+        if not self._link.connected and self._retry_at > now:
+            return self._retry_at
+        if device.allowed_at > now:
+            return device.allowed_at
+        breaker = self._breaker(turn.unit)
+        return now if breaker.allows(now) else max(breaker.retry_at, now + FIRST_PAUSE_S)
+
+    async def _poll(self, device: DeviceTurns, turn: Turn) -> None:
+        """One request of a turn, and when the turn comes again."""
+        job = turn.jobs[turn.position]
+        started = self._loop.time()
+        if job.not_before <= started:
+            if device.interval_s:
+                device.allowed_at = started + device.interval_s
+            await self._ask(device, turn, job)
+            if not turn.alive:
+                return
+        breaker = self._breaker(turn.unit)
+        now = self._loop.time()
+        if not breaker.allows(now):
+            turn.position = 0
+            self._agenda.add(turn, breaker.retry_at)
+            return
+        if job in turn.jobs:  # else it was divided, and its halves are asked instead
+            turn.position += 1
+        if turn.position >= len(turn.jobs):
+            turn.finish(now)
+            if now >= device.show_plan_at and all(each.done_once for each in device.turns):
+                device.show_plan_at = now + PLAN_PERIOD_S
+                self._sink.plan(device.part.device, plan_document(device, self._link.learned))
+        self._agenda.add(turn, turn.due if turn.position == 0 else now)
+
+    async def _ask(self, device: DeviceTurns, turn: Turn, job: Job) -> None:
+        """Send one request, again if there is no answer, and say what came of it."""
+        error: LinkError | ProtocolError | None = None
+        attempts = device.retries + 1 if self._breaker(turn.unit).is_closed else 1
+        for attempt in range(attempts):
+            if attempt and not self._link.connected and not await self._connect():
+                return
+            started = self._loop.time()
+            try:
+                values = await self._link.read(job.request)
+            except (LinkError, ProtocolError) as exc:
+                error = exc
+                if not turn.alive:
+                    return
+                continue
+            except DeviceRefused as exc:
+                if turn.alive:
+                    self._refused(device, turn, job, exc)
+                return
+            if turn.alive:
+                job.took(self._loop.time() - started)
+                self._heard(device, turn)
+                self._tell(device, job, values)
+            return
+        await self._silent(device, turn, str(error))
+
+    def _tell(self, device: DeviceTurns, job: Job, values: Sequence[Value | BadValue]) -> None:
+        samples = job.readings.take(values, time.time_ns() // 1_000_000)
+        if samples:
+            self._sink.publish(device.part.device, samples)
+
+    def _refused(self, device: DeviceTurns, turn: Turn, job: Job, error: DeviceRefused) -> None:
+        """A clean no: the unit is there, its tags are what is wrong."""
+        meaning = self._driver.meaning(error.code)
+        if meaning is Refusal.UNREACHABLE:
+            self._lost(device, turn, str(error))
+            return
+        self._heard(device, turn)
+        if meaning is Refusal.CONFIG:
+            instead = self._link.refused(job.request, error.code)
+            if instead is not None:
+                known = {
+                    source.tag: (source, sample)
+                    for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
+                    if sample is not None
+                }
+                at = turn.jobs.index(job)
+                turn.jobs[at : at + 1] = make_jobs(instead, job.readings.sources, known)
+                device.show_plan_at = 0.0
+                return
+            job.not_before = self._loop.time() + SLOWER * turn.period_s
+        reason = Reason.CONFIG_ERROR if meaning is Refusal.CONFIG else Reason.DEVICE_FAILURE
+        samples = job.readings.fail(reason, time.time_ns() // 1_000_000)
+        if samples:
+            log.warning("%s: %s: %d tags are bad (%s)", device.part.device, error, len(samples), reason)
+            self._sink.publish(device.part.device, samples)
+
+    def _heard(self, device: DeviceTurns, turn: Turn) -> None:
+        """The unit answered."""
+        unit = turn.unit
+        if not self._answered:
+            self._answered = True
+            self._backoff.reset()
+        if self._breaker(unit).succeeded():
+            others = [each for known in self._devices.values() for each in known.turns if each.unit == unit]
+            self._agenda.advance([each for each in others if each is not turn], self._loop.time())
+        if device.errors.get(unit, "") is not None:
+            device.errors[unit] = None
+            self._report(device)
+
+    async def _silent(self, device: DeviceTurns, turn: Turn, error: str) -> None:
+        """The unit did not answer, or the link broke."""
+        self._lost(device, turn, error)
+        if not self._link.connected:
+            if not self._answered:
+                self._retry_at = self._loop.time() + self._backoff.next_delay_s()
+            self._answered = False
+        elif not any(breaker.is_closed for breaker in self._breakers.values()):
+            # Nobody behind this connection answers: perhaps it is the connection.
+            await self._link.close()
+            self._answered = False
+
+    def _lost(self, device: DeviceTurns, turn: Turn, error: str) -> None:
+        self._breaker(turn.unit).failed(self._loop.time())
+        for each in self._devices.values():
+            self._fail(each, turn.unit, Reason.COMM_FAILURE, error)
+
+    def _fail(self, device: DeviceTurns, unit: int, reason: Reason, error: str) -> None:
+        """Everything that is read of a unit is bad."""
+        time_ms = time.time_ns() // 1_000_000
+        concerned = [turn for turn in device.turns if turn.unit == unit]
+        if not concerned:
+            return
+        samples = [sample for turn in concerned for job in turn.jobs for sample in job.readings.fail(reason, time_ms)]
+        if samples:
+            self._sink.publish(device.part.device, samples)
+        device.errors[unit] = error
+        self._report(device)
+
+    def _report(self, device: DeviceTurns) -> None:
+        """Tell whether the device answers, when that has changed."""
+        wrong = [error for error in device.errors.values() if error is not None]
+        online = len(wrong) < len(device.errors)
+        report = (online, wrong[0] if wrong else None)
+        if device.reported is not None and (device.reported[0], device.reported[1] is None) == (online, not wrong):
+            return
+        if not online:
+            log.warning("%s: offline: %s", device.part.device, report[1])
+        elif wrong:
+            log.warning("%s: in part offline: %s", device.part.device, report[1])
+        else:
+            log.info("%s: online", device.part.device)
+        device.reported = report
+        self._sink.link(device.part.device, *report)
+
+    async def _connect(self) -> bool:
+        await self._connects.take()
+        try:
+            await self._link.connect()
+        except LinkError as error:
+            self._retry_at = self._loop.time() + self._backoff.next_delay_s()
+            for device in self._devices.values():
+                for unit in {turn.unit for turn in device.turns}:
+                    self._fail(device, unit, Reason.NOT_CONNECTED, str(error))
+            return False
+        self._answered = False
+        return True
+
+    async def _do(self, work: _Work) -> None:
+        """One piece of work; its fault is the asker's, and the link goes on."""
+        if work.done.done():
+            return
+        if not self._link.connected and not await self._connect():
+            self._work.appendleft(work)
+            return
+        try:
+            await work.action(self._link)
+        except (LinkError, ProtocolError, DeviceRefused, ConfigError, BadValue, KeyError) as error:
+            if not work.done.done():
+                work.done.set_exception(error)
+        else:
+            if not work.done.done():
+                work.done.set_result(None)
+
+    async def _open_again(self) -> None:
+        """The network's settings changed: a link with the new ones."""
+        self._reopen = False
+        await self._link.close()
+        self._link = self._driver.open(self._network)
+        self._retry_at = 0.0
+
+    async def _sleep_until(self, at: float | None) -> None:
+        """Until `at`, or until there is something new."""
+        timer = None if at is None else self._loop.call_at(at, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._wake.clear()
+
+    def _breaker(self, unit: int) -> Breaker:
+        found = self._breakers.get(unit)
+        if found is None:
+            cap_s = MAX_PAUSE_S
+            if len({turn.unit for device in self._devices.values() for turn in device.turns}) > 1:
+                timeout_s = getattr(self._network, "timeout_s", 0.0)
+                cap_s = max(cap_s, SHARED_PAUSE_FACTOR * timeout_s)
+            found = self._breakers[unit] = Breaker(Backoff(FIRST_PAUSE_S, cap_s))
+        return found
+
+    def _end(self, device: DeviceTurns) -> None:
+        """An answer that is still under way is nobody's any more."""
+        for turn in device.turns:
+            turn.alive = False

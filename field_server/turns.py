@@ -1,0 +1,189 @@
+"""What is read together and when: the requests of one device, unit and period, and how they went."""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from drivers.contract import Link, Request
+from field_server.plans import Part
+from field_server.samples import Readings, Source
+from field_server.schedule import next_due, phase_s
+from scada.values import Sample
+
+FIRST_SPREAD_S = 1.0
+"""The first reads of everything are spread over this time (or the period, when that is shorter)."""
+
+_SMOOTHING = 0.1
+"""Weight of the newest duration in a request's mean."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request and the readings of its tags. A refused one is left alone until `not_before`."""
+
+    request: Request
+    readings: Readings
+    not_before: float = 0.0
+    mean_s: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """Note how long an answer took."""
+        mean = self.mean_s
+        self.mean_s = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """The jobs of one device, unit and period; one job is done at a time, so that others get in between."""
+
+    device_id: int
+    unit: int
+    period_s: float
+    due: float
+    grid: float
+    """A time on the grid that later turns keep to."""
+    jobs: list[Job]
+    position: int = 0
+    alive: bool = True
+    done_once: bool = False
+
+    def finish(self, now: float) -> None:
+        """All jobs are done: when is the next turn?"""
+        self.position = 0
+        if not self.done_once:
+            self.done_once = True
+            self.due = self.grid
+            while self.due <= now:
+                self.due += self.period_s
+            return
+        self.due = next_due(self.due, self.period_s, now)
+
+
+@dataclass(slots=True, eq=False)
+class DeviceTurns:
+    """One device on a link. `allowed_at` is when its ceiling on requests lets the next one through.
+
+    `errors` has what is wrong with each of its units, None where it answers; it is empty as long as nothing is known.
+    """
+
+    part: Part
+    turns: list[Turn]
+    interval_s: float
+    retries: int
+    allowed_at: float = 0.0
+    show_plan_at: float = 0.0
+    errors: dict[int, str | None] = field(default_factory=dict)
+    reported: tuple[bool, str | None] | None = None
+
+    @property
+    def jobs(self) -> Iterator[Job]:
+        """All jobs of the device."""
+        return (job for turn in self.turns for job in turn.jobs)
+
+    def told(self) -> dict[str, tuple[Source, Sample]]:
+        """The samples told last, by tag, with the sources that they are of."""
+        return {
+            source.tag: (source, sample)
+            for job in self.jobs
+            for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
+            if sample is not None
+        }
+
+
+class Agenda:
+    """Turns by time; of those that are due the one that waits longest."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Turn]] = []
+        self._count = 0
+
+    def add(self, turn: Turn, at: float) -> None:
+        """Have `turn` come at `at`."""
+        self._count += 1
+        heapq.heappush(self._heap, (at, self._count, turn))
+
+    def pop(self) -> tuple[float, Turn]:
+        """The next turn, with its time."""
+        at, _, turn = heapq.heappop(self._heap)
+        return at, turn
+
+    def next_at(self) -> float | None:
+        """When the next turn is; None when there is none."""
+        while self._heap and not self._heap[0][2].alive:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def advance(self, turns: Iterable[Turn], at: float) -> None:
+        """Have these come at `at` already."""
+        chosen = set(map(id, turns))
+        self._heap = [entry for entry in self._heap if id(entry[2]) not in chosen]
+        heapq.heapify(self._heap)
+        for turn in turns:
+            self.add(turn, at)
+
+
+def make_turns(part: Part, link: Link, now: float, known: dict[str, tuple[Source, Sample]]) -> list[Turn]:
+    """The turns of a device; tags in `known` whose binding is the same go on from the sample told last."""
+    groups: dict[tuple[int, int], list[Source]] = {}
+    for source in part.sources:
+        groups.setdefault((source.period_ms, source.point.unit), []).append(source)
+    turns = []
+    for number, ((period_ms, unit), sources) in enumerate(sorted(groups.items(), key=lambda group: group[0])):
+        period_s = period_ms / 1000
+        index = part.device_id + number
+        due = now + phase_s(index, min(period_s, FIRST_SPREAD_S))
+        jobs = make_jobs(link.plan([source.point for source in sources]), sources, known)
+        turns.append(Turn(part.device_id, unit, period_s, due, now + phase_s(index, period_s), jobs))
+    return turns
+
+
+def make_jobs(
+    requests: Sequence[Request], sources: Iterable[Source], known: dict[str, tuple[Source, Sample]]
+) -> list[Job]:
+    """One job for each request over the points of `sources`."""
+    by_point = {id(source.point): source for source in sources}
+    jobs = []
+    for request in requests:
+        own = [by_point[id(point)] for point in request.points]
+        jobs.append(Job(request, Readings(own, [_known(source, known) for source in own])))
+    return jobs
+
+
+def _known(source: Source, known: dict[str, tuple[Source, Sample]]) -> Sample | None:
+    old = known.get(source.tag)
+    if old is None:
+        return None
+    before, now = old[0].point, source.point
+    same = (before.binding_id, before.address, before.network) == (now.binding_id, now.address, now.network)
+    return old[1] if same else None
+
+
+def plan_document(device: DeviceTurns, learned: Sequence[str]) -> dict[str, Any]:
+    """What is read of a device, how often and at what cost, for people."""
+    rows = []
+    per_s = single = load = 0.0
+    for turn in device.turns:
+        for job in turn.jobs:
+            per_s += 1 / turn.period_s
+            single += len(job.request.points) / turn.period_s
+            load += (job.mean_s or 0.0) / turn.period_s
+            rows.append(
+                {
+                    "text": job.request.text,
+                    "unit": job.request.unit,
+                    "tags": len(job.request.points),
+                    "period_ms": round(turn.period_s * 1000),
+                    "duration_ms": None if job.mean_s is None else round(job.mean_s * 1000, 3),
+                }
+            )
+    ceiling = None if device.interval_s == 0 else 1 / device.interval_s
+    return {
+        "requests": rows,
+        "requests_per_s": round(per_s, 3),
+        "single_requests_per_s": round(single, 3),
+        "load": round(load, 4),
+        "ceiling": ceiling,
+        "learned": list(learned),
+        "tags": len(device.part.sources),
+    }

@@ -1,0 +1,254 @@
+"""One link's loop against a device that misbehaves: qualities, retries, breakers, reconnecting, reconfiguration."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+
+from scada.config import DeviceConfig, Direction
+from scada.errors import LinkError
+from scada.values import Quality, Reason
+from tests.support.fault_device import FaultDevice
+from tests.support.field import Plant, build_field, modbus_device, modbus_tag
+
+GOOD, BAD = Quality.GOOD, Quality.BAD
+LYING = ["wrong_tid", "wrong_unit", "wrong_proto", "wrong_fc", "fewer_regs", "bytecount_lies", "trunc", "trunc_stall"]
+LYING += ["len_huge", "garbage", "zero_tid", "never", "rst", "fin"]
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[FaultDevice]:
+    async with FaultDevice() as running:
+        running.registers[0:10] = range(100, 110)
+        yield running
+
+
+@pytest.fixture
+async def plant() -> AsyncIterator[Plant]:
+    async with build_field() as built:
+        yield built
+
+
+def boiler(port: int, **network: object) -> DeviceConfig:
+    return modbus_device(1, "boiler", port, modbus_tag(1, "a", 0), modbus_tag(2, "b", 1), **network)
+
+
+async def test_values_arrive_and_only_changes_are_told(plant: Plant, device: FaultDevice) -> None:
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "b") is GOOD, "read")
+    await asyncio.sleep(0.35)
+    device.registers[1] = 7
+    await plant.wait(lambda: (last := plant.told.last("boiler", "b")) and last.value == 7, "the change")
+    assert [(s.tag, s.value) for _, _, s in plant.told.samples] == [("a", 100), ("b", 101), ("b", 7)]
+    assert plant.told.links == [("boiler", True, None)]
+    assert len({seen.pdu for seen in device.seen}) == 1, "both in one request"
+    assert plant.told.plans["boiler"]["requests_per_s"] == 10
+
+
+async def test_reads_keep_to_their_grid(plant: Plant, device: FaultDevice) -> None:
+    plant.put(boiler(device.port))
+    await asyncio.sleep(1.6)
+    times = [seen.time_s for seen in device.seen][3:]
+    steps = [after - before for before, after in pairwise(times)]
+    assert len(steps) >= 8
+    assert abs(sum(steps) / len(steps) - 0.1) < 0.01, steps
+
+
+@pytest.mark.parametrize("mode", LYING)
+async def test_never_good_with_a_value_that_was_not_sent(plant: Plant, device: FaultDevice, mode: str) -> None:
+    """Rows D1-D4, D7: bad within timeout x (retries + 1), the true value again soon after, nothing else ever."""
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+    await device.set_mode(mode)
+    took = await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+    assert took < 0.2 * 2 + 0.1 + 0.5, "timeout x (retries + 1), a period, and a slow machine"
+    await asyncio.sleep(0.3)
+    device.registers[0] = 55
+    await device.set_mode("good")
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "good again", 6)
+    values = {(sample.tag, sample.value) for _, _, sample in plant.told.samples if sample.quality is GOOD}
+    assert values <= {("a", 100), ("a", 55), ("b", 101)}
+    assert [online for _, online, _ in plant.told.links] == [True, False, True]
+
+
+@pytest.mark.parametrize("mode", ["stale_then_good", "twice", "chatter", "flap"])
+async def test_odd_but_right_answers_are_good(plant: Plant, device: FaultDevice, mode: str) -> None:
+    await device.set_mode(mode)
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+    await asyncio.sleep(0.5)
+    device.registers[0] = 55
+    await plant.wait(lambda: (last := plant.told.last("boiler", "a")) and last.value == 55, "the change")
+    assert {s.value for _, _, s in plant.told.samples if s.quality is GOOD} == {100, 101, 55}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1, Reason.CONFIG_ERROR), (2, Reason.CONFIG_ERROR), (3, Reason.CONFIG_ERROR), (4, Reason.DEVICE_FAILURE),
+        (5, Reason.DEVICE_FAILURE), (6, Reason.DEVICE_FAILURE), (8, Reason.DEVICE_FAILURE), (10, Reason.COMM_FAILURE),
+        (11, Reason.COMM_FAILURE), (0, Reason.DEVICE_FAILURE), (255, Reason.DEVICE_FAILURE),
+    ],
+)  # fmt: skip
+async def test_exception_codes_become_qualities(plant: Plant, device: FaultDevice, code: int, reason: Reason) -> None:
+    """Row D5; a refusal that asking again does not change is asked for ten times less often."""
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+    await device.set_mode("exc", code)
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+    sample = plant.told.last("boiler", "a")
+    assert sample is not None
+    assert (sample.reason, sample.value) == (reason, 100)
+    if reason is Reason.CONFIG_ERROR:
+        await asyncio.sleep(0.2)
+        device.seen.clear()
+        await asyncio.sleep(0.8)
+        assert len(device.seen) <= 3
+    await device.set_mode("good")
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "good again")
+
+
+async def test_an_illegal_address_makes_bad_only_its_own_tag(plant: Plant, device: FaultDevice) -> None:
+    tags = [modbus_tag(n + 1, f"t{n}", n) for n in range(10)]
+    device.illegal.add(6)
+    plant.put(modbus_device(1, "boiler", device.port, *tags))
+    await plant.wait(lambda: plant.told.quality("boiler", "t9") is GOOD, "read")
+    await plant.wait(lambda: plant.told.quality("boiler", "t6") is BAD, "the illegal one")
+    assert [plant.told.quality("boiler", f"t{n}") for n in range(10)] == [GOOD] * 6 + [BAD] + [GOOD] * 3
+    await plant.wait(lambda: plant.told.plans.get("boiler", {}).get("learned"), "shown in the plan")
+
+
+async def test_a_silent_unit_does_not_take_the_others_with_it(plant: Plant, device: FaultDevice) -> None:
+    """The socket is kept, the silent unit is asked less and less often, the other goes on."""
+    silent = modbus_device(2, "silent", device.port, modbus_tag(20, "x", 5, unit_id=9))
+    plant.put(boiler(device.port), silent)
+    await plant.wait(lambda: plant.told.quality("silent", "x") is GOOD, "both read")
+    answer = device.answer
+    device.answer = lambda seen: iter(()) if seen.unit_id == 9 else answer(seen)  # type: ignore[method-assign]
+    await plant.wait(lambda: plant.told.quality("silent", "x") is BAD, "bad")
+    await asyncio.sleep(1.0)
+    connections = len(device.accepted_s)
+    device.seen.clear()
+    await asyncio.sleep(1.5)
+    assert plant.told.quality("boiler", "a") is GOOD
+    assert len(device.accepted_s) == connections == 1
+    assert len(device.seen) >= 8, "the other unit is read all the time"
+    device.answer = answer  # type: ignore[method-assign]
+    await plant.wait(lambda: plant.told.quality("silent", "x") is GOOD, "good again", 6)
+
+
+async def test_a_dead_connection_is_opened_anew(plant: Plant, device: FaultDevice) -> None:
+    """Nobody behind the socket answers: perhaps it is the socket."""
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+    await device.set_mode("never")
+    await plant.wait(lambda: len(device.accepted_s) >= 2, "a new connection")
+
+
+async def test_a_device_that_is_not_there(plant: Plant, device: FaultDevice) -> None:
+    """Row D7: asked again with backoff, good within 5 s of its return, no file left open."""
+    await device.set_mode("refuse")
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+    sample = plant.told.last("boiler", "a")
+    assert sample is not None
+    assert (sample.reason, sample.value) == (Reason.NOT_CONNECTED, None)
+    await asyncio.sleep(1.5)
+    files = len(os.listdir("/proc/self/fd"))
+    await device.set_mode("good")
+    took = await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "good", 6)
+    assert took < 5.0
+    assert len(os.listdir("/proc/self/fd")) <= files + 4
+    assert len(plant.told.links) == 2
+
+
+async def test_a_ceiling_protects_the_device(plant: Plant, device: FaultDevice) -> None:
+    tags = [modbus_tag(n + 1, f"t{n}", n * 500) for n in range(6)]
+    plant.put(modbus_device(1, "boiler", device.port, *tags, max_requests_per_s=20))
+    await asyncio.sleep(2.0)
+    assert 20 <= len(device.seen) <= 42
+    assert plant.told.plans["boiler"]["ceiling"] == 20
+    assert plant.told.plans["boiler"]["requests_per_s"] == 60
+
+
+async def test_a_write_goes_ahead_of_reads(plant: Plant, device: FaultDevice) -> None:
+    tags = [modbus_tag(n + 1, f"t{n}", n * 500, direction=Direction.INOUT) for n in range(20)]
+    await device.set_mode("delay", 0.02)
+    config = modbus_device(1, "boiler", device.port, *tags)
+    plant.put(config)
+    await plant.wait(lambda: len(device.seen) > 5, "busy")
+    device_plan = plant.field.device("boiler")
+    assert device_plan is not None
+    part = device_plan.parts[0]
+    first = part.sources[0].point
+    before = len(device.seen)
+    await plant.field.poller(part).perform(lambda link: link.write([(first, 9)]))
+    functions = [seen.pdu[0] for seen in device.seen[before:]]
+    assert 6 in functions[:2], "after the read that was under way, if any"
+
+
+async def test_work_on_a_link_that_is_down_waits_for_it(plant: Plant, device: FaultDevice) -> None:
+    await device.set_mode("refuse")
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+    device_plan = plant.field.device("boiler")
+    assert device_plan is not None
+    poller = plant.field.poller(device_plan.parts[0])
+
+    async def fail(_: object) -> None:
+        raise LinkError("made up")
+
+    asked = asyncio.create_task(poller.perform(fail))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    await device.set_mode("good")
+    with pytest.raises(LinkError, match="made up"):
+        await asyncio.wait_for(asked, 6)
+
+
+async def test_changed_a_thousand_times_while_polls_are_in_flight(plant: Plant, device: FaultDevice) -> None:
+    """Row D13: nothing under an old name after its withdrawal, no task and no socket left."""
+    await device.set_mode("delay", 0.003)
+    tasks = len(asyncio.all_tasks())
+    files = len(os.listdir("/proc/self/fd"))
+    late = []
+    name = ""
+    for number in range(1000):
+        name = f"boiler{number % 7}"
+        register = number % 5
+        tag = modbus_tag(1, f"t{register}", register, period_ms=10)
+        plant.put(modbus_device(1, name, device.port, tag))
+        if number % 50 == 48:
+            plant.put(removed=[1])
+            name = ""
+        await asyncio.sleep(0.002)
+        begun = time.monotonic()
+        if number % 25 == 0:
+            await asyncio.sleep(0.02)
+        late += [(each, name) for at, each, _ in plant.told.samples if at > begun and each != name]
+        wrong = [s for _, _, s in plant.told.samples if s.quality is GOOD and s.value != 100 + int(s.tag[1:])]
+        assert not wrong
+        plant.told.samples.clear()
+    assert not late
+    plant.put(removed=[1])
+    await plant.wait(lambda: len(asyncio.all_tasks()) <= tasks + 2, "the tasks are gone")
+    await plant.wait(lambda: len(os.listdir("/proc/self/fd")) <= files + 2, "the sockets are gone")
+
+
+async def test_a_fault_of_ours_makes_the_device_bad_and_is_got_over(
+    plant: Plant, device: FaultDevice, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.put(boiler(device.port))
+    await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+    device_plan = plant.field.device("boiler")
+    assert device_plan is not None
+    link = plant.field.poller(device_plan.parts[0])._link
+    with monkeypatch.context() as broken:
+        broken.setattr(type(link), "read", lambda *_: 1 / 0)
+        await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+    device.registers[0] = 3
+    await plant.wait(lambda: (last := plant.told.last("boiler", "a")) and last.value == 3, "goes on", 8)
+    assert "ZeroDivisionError" in caplog.text
