@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask, current_app, has_request_context, request
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, create_engine
 from flask_app.turns import CLAIM, PATIENCE_S, Claim
 from scada.errors import ConfigError, LinkError
 from storage.config_store import ConfigStore
+from storage.damage import set_aside
 from storage.engine import BUSY_TIMEOUT_S, open_engine
 from storage.event_store import RejectLog
 from storage.migrate import migrate
@@ -27,6 +29,11 @@ class Stores:
     config: ConfigStore
     rejects: RejectLog
     outbox: Outbox
+    engine: Engine
+
+    def set_aside(self) -> list[Path]:
+        """Damaged files that this database replaces and nobody has taken away yet."""
+        return set_aside(self.engine)
 
 
 class Database(SQLAlchemy):
@@ -38,7 +45,7 @@ class Database(SQLAlchemy):
     def __init__(self) -> None:
         super().__init__()
         self._opening = threading.Lock()
-        self._stores: Stores | None = None
+        self.opened: Stores | None = None
         self._failure: tuple[float, LinkError] | None = None
 
     def init_app(self, app: Flask) -> None:
@@ -47,19 +54,19 @@ class Database(SQLAlchemy):
 
     def open(self, app: Flask) -> Stores:
         """The stores; raises LinkError while the database does not answer, ConfigError when it is not ours."""
-        if self._stores is None:
+        if self.opened is None:
             asked_at = time.monotonic()
             with self._opening, app.app_context():
-                if self._stores is None:
+                if self.opened is None:
                     # Who waited for another's attempt shares its end: in turn they would wait for minutes.
                     if self._failure is not None and self._failure[0] > asked_at:
                         raise self._failure[1]
                     try:
-                        self._stores = self._open(app)
+                        self.opened = self._open(app)
                     except LinkError as error:
                         self._failure = time.monotonic(), error
                         raise
-        return self._stores
+        return self.opened
 
     def _open(self, app: Flask) -> Stores:
         engine = open_engine(app.config["SQLALCHEMY_DATABASE_URI"], self._wait_on)
@@ -70,11 +77,11 @@ class Database(SQLAlchemy):
             raise
         # From here flask-sqlalchemy's sessions use the engine with our settings too.
         cast(dict[str | None, Engine], self.engines)[None] = engine
-        return Stores(ConfigStore(engine), RejectLog(engine), Outbox(engine))
+        return Stores(ConfigStore(engine), RejectLog(engine), Outbox(engine), engine)
 
     def _wait_on(self, waited_s: float) -> bool:
         """A change waits for the database's lock while its claim holds; whoever opens the database keeps others waiting."""
-        if self._stores is None or not has_request_context():
+        if self.opened is None or not has_request_context():
             return waited_s < BUSY_TIMEOUT_S
         claim: Claim | None = request.environ.get(CLAIM)
         # Without the bridge, as under `flask run`, nobody has made one.
@@ -83,6 +90,12 @@ class Database(SQLAlchemy):
     def _make_engine(self, bind_key: str | None, options: dict[str, Any], app: Flask) -> Engine:
         # Connects to nothing yet; `open` puts the real one in its place.
         return create_engine("sqlite://")
+
+
+def opened() -> Stores | None:
+    """The current application's stores, if its database has been opened already."""
+    database: Database = current_app.extensions[_NAME]
+    return database.opened
 
 
 def stores() -> Stores:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from flask_app.api.resource import as_json
-from flask_app.database import stores
+from flask_app.database import Stores, opened, stores
 from flask_app.errors import respond
 from scada.errors import LinkError
 
@@ -49,15 +49,17 @@ def register(app: Flask) -> None:
 
     @app.get("/healthz")
     def health() -> Response:
-        return as_json({"status": "ok"})
+        found = opened()  # a database that cannot be opened is not waited for here: the process is well
+        return as_json({"status": "ok"} | (_degraded(found) if found is not None else {}))
 
     @app.get("/readyz")
     def ready() -> Response:
         try:
-            revision = stores().config.revision()
+            found = stores()
+            revision = found.config.revision()
         except LinkError as error:
             return respond(503, str(error), headers={"Retry-After": "2"})
-        return as_json({"status": "ready", "revision": revision})
+        return as_json({"status": "ready", "revision": revision} | _degraded(found))
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -68,6 +70,18 @@ def refusal_counter(app: Flask) -> Callable[[int], None]:
     """What the server in front of `app` calls with the status of each request that it refused by itself."""
     refused: Counter = app.extensions[_EXTENSION]
     return lambda status: refused.labels(status).inc()
+
+
+def _degraded(found: Stores) -> dict[str, str]:
+    """What an operator must still see to, although everything is served."""
+    moved = found.set_aside()
+    if not moved:
+        return {}
+    return {
+        "status": "degraded",
+        "detail": f"the database was damaged and moved to {moved[-1]}; an empty one took its place. Restore the "
+        "configuration, then move that file elsewhere: the gateway waits for it",
+    }
 
 
 def _stored() -> CollectorRegistry:
@@ -82,6 +96,9 @@ class _DatabaseCollector:
         up = GaugeMetricFamily("tagwire_database_up", "Whether the database answers")
         try:
             found = stores()
+            aside = GaugeMetricFamily(
+                "tagwire_database_set_aside", "Damaged databases moved aside", value=len(found.set_aside())
+            )
             objects = GaugeMetricFamily("tagwire_config_objects", "Configured objects", labels=["kind"])
             for kind, listed in (
                 ("device", found.config.list_devices),
@@ -102,4 +119,4 @@ class _DatabaseCollector:
             up.add_metric([], 0)
             return [up]
         up.add_metric([], 1)
-        return [up, objects, revision, rejects, outbox]
+        return [up, aside, objects, revision, rejects, outbox]

@@ -27,6 +27,7 @@ from mqtt_server.settings import Settings
 from mqtt_server.watch import ConfigWatch
 from scada.errors import LinkError
 from storage.config_reader import ConfigReader
+from storage.damage import set_aside
 from storage.engine import BUSY_TIMEOUT_S, WaitOn, open_engine
 from storage.event_store import RejectLog
 from storage.migrate import migrate
@@ -161,6 +162,13 @@ def _open(uri: str, wait_on: WaitOn) -> Engine:
     engine = open_engine(uri, wait_on)
     try:
         migrate(engine)
+        moved = set_aside(engine)
+        if moved:
+            # With an empty configuration every message that the broker has kept would be acknowledged and dropped.
+            raise LinkError(
+                f"{moved[-1]} was damaged and moved aside: messages are left to the broker until the configuration is "
+                "restored and that file is moved elsewhere"
+            )
     except BaseException:
         engine.dispose()
         raise

@@ -1,5 +1,6 @@
 """Opening the database, transactions, and the translation of its errors."""
 
+import logging
 import os
 import sqlite3
 import time
@@ -15,8 +16,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy import exc as sql
 
 from scada.errors import ConfigError, LinkError
-from storage.faults import describe, storage_errors
+from storage.damage import secure
+from storage.faults import describe, is_full, storage_errors
 
+_log = logging.getLogger(__name__)
 # Relative SQLite paths mean this folder, as flask-sqlalchemy resolves them for the application in flask_app/.
 INSTANCE_FOLDER = Path(__file__).resolve().parents[1] / "flask_app" / "instance"
 BUSY_TIMEOUT_S = 5.0
@@ -70,11 +73,30 @@ def writing(engine: Engine, lock: int | None = None) -> Iterator[Connection]:
     """One transaction, committed at the end. SQLite has one writer at a time; elsewhere those with the same `lock` queue."""
     with storage_errors(), _connect(engine) as plain:
         connection = plain.execution_options(**{WRITE: True})
-        with connection.begin():
-            if lock is not None and connection.dialect.name == "postgresql":
-                connection.execute(text(f"SET LOCAL lock_timeout = '{int(BUSY_TIMEOUT_S * 1000)}ms'"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
-            yield connection
+        try:
+            with connection.begin():
+                if lock is not None and connection.dialect.name == "postgresql":
+                    connection.execute(text(f"SET LOCAL lock_timeout = '{int(BUSY_TIMEOUT_S * 1000)}ms'"))
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+                yield connection
+        except sql.DBAPIError as exc:
+            if connection.dialect.name == "sqlite" and is_full(exc):
+                _make_room(connection)
+            raise
+
+
+def _make_room(connection: Connection) -> None:
+    """A change that found no room leaves its part of the -wal behind, and without a commit nothing else makes that short
+    again: the database would go on filling the disk, and refusing, by itself."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.execute(f"PRAGMA busy_timeout={int(_BUSY_STEP_S * 1000)}")
+    try:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as exc:
+        _log.debug("no room could be made: %s", exc)  # the change is refused in any case
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def _connect(engine: Engine) -> Connection:
@@ -104,32 +126,42 @@ def _sqlite(url: URL, wait_on: WaitOn) -> Engine:
         event.listen(engine, "connect", _set_up)
     else:
         path = (INSTANCE_FOLDER / name).resolve()
+        _make_file(path)
+        check = _watch(path)
         engine = create_engine(
-            url.set(database=str(path)), creator=_creator(path), pool_timeout=BUSY_TIMEOUT_S, **codec
+            url.set(database=str(path)), creator=_creator(path, check), pool_timeout=BUSY_TIMEOUT_S, **codec
         )
         event.listen(engine, "connect", _set_up)
-        _make_file(path)
-        _watch(engine, path)
+        event.listen(engine, "engine_connect", partial(_use, check))
     event.listen(engine, "begin", partial(_begin, wait_on))
     return engine
 
 
-def _creator(path: Path) -> Any:
+def _creator(path: Path, check: Callable[[], None]) -> Any:
     # mode=rw: a file that has been deleted is an error. Without it SQLite would make an empty one in its place.
     address = f"file:{quote(str(path))}?mode=rw"
-    return lambda: sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+    def connect() -> sqlite3.Connection:
+        # Before it is opened: closing it would write what stands in the old file's -wal into the new one.
+        check()
+        return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+    return connect
 
 
 def _make_file(path: Path) -> None:
+    """A file that may be written, and is not damaged as far as can be seen."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for place in (path.parent, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise LinkError(f"database {path}: {place} is read-only for this user")
+        secure(path)
         if not path.exists():
             path.touch()
+            _log.info("database %s: did not exist, is made", path)
     except OSError as exc:
         raise LinkError(f"database {path}: {exc.strerror}: {exc.filename}") from exc
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK):
-            raise LinkError(f"database {path}: {place} is read-only for this user")
 
 
 def _set_up(connection: sqlite3.Connection, record: Any) -> None:
@@ -169,7 +201,7 @@ def _execute_patiently(raw: sqlite3.Connection, statement: str, wait_on: WaitOn)
         raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
-def _watch(engine: Engine, path: Path) -> None:
+def _watch(path: Path) -> Callable[[], None]:
     """Never go on writing into a file that was deleted or replaced: its name now means another one, or none."""
 
     def identity() -> tuple[int, int] | None:
@@ -181,7 +213,7 @@ def _watch(engine: Engine, path: Path) -> None:
 
     opened = identity()
 
-    def compare(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
+    def check() -> None:
         found = identity()
         if found is None:
             raise LinkError("database: its file was deleted")
@@ -191,7 +223,16 @@ def _watch(engine: Engine, path: Path) -> None:
                 "database: its file was replaced while programs had it open; stop them all, then start again"
             )
 
-    event.listen(engine, "checkout", compare)
+    return check
+
+
+def _use(check: Callable[[], None], connection: Connection) -> None:
+    """A connection that was open already. It stays so: with it goes the last way to what the old file holds."""
+    try:
+        check()
+    except LinkError:
+        connection.close()
+        raise
 
 
 def _check(engine: Engine, wait_on: WaitOn) -> None:

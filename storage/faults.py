@@ -8,14 +8,15 @@ from sqlalchemy import exc as sql
 
 from scada.errors import ConfigError, Conflict, Fault, LinkError
 
+_FULL = "the disk is full"
 # Part of the driver's message -> what it means to an operator. SQLite: https://www.sqlite.org/rescode.html
 _MEANINGS = (
     ("database is locked", "locked by another program"),
     ("lock timeout", "locked by another program"),
     ("readonly database", "is read-only"),
     ("read-only transaction", "is read-only"),
-    ("disk is full", "the disk is full"),
-    ("no space left", "the disk is full"),
+    ("disk is full", _FULL),
+    ("no space left", _FULL),
     ("file is not a database", "the file is damaged or is not a database; it was left as it is"),
     ("malformed", "the file is damaged; it was left as it is"),
     ("unable to open database file", "the file cannot be opened: deleted, or no permission"),
@@ -46,6 +47,11 @@ def describe(exc: BaseException) -> str:
         if part in message.lower() or part in message:
             return meaning
     return message
+
+
+def is_full(exc: BaseException) -> bool:
+    """Whether the database had no room."""
+    return describe(exc) == _FULL
 
 
 def _text(exc: BaseException) -> str:

@@ -13,7 +13,8 @@ from storage.event_store import RejectLog
 from tests.support.brokers import Broker
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
-from tests.support.processes import Process
+from tests.support.processes import Process, free_port, start_program
+from tests.support.rest import Server
 from tests.support.soak import rounds
 
 # Longer than SQLite's own busy timeout of 5 s in every form.
@@ -77,7 +78,10 @@ async def test_s4_locked_by_another_program(plant: Plant, device: FaultDevice, d
             number += 1
             await plant.publish([("plant/dead", b'{"t": %d, "every": %d}' % (number, number))])
             await serve(plant, device, range(number, number + 1))
-        assert plant.output.count("outbox: cannot be written") == 1, "the operator is told, once"
+        # One thread writes both: which of them meets the lock first is chance, the other comes 5 s later.
+        told = [plant.output.count(f"{each}: cannot be written") for each in ("outbox", "rejects")]
+        assert set(told) <= {0, 1}
+        assert sum(told) == 2 if HELD_S > 10 else sum(told) >= 1
         grown = memory(gateway) - before
         rival.execute("ROLLBACK")
     rival.close()
@@ -145,6 +149,46 @@ async def test_s3_the_database_is_gone(plant: Plant, device: FaultDevice, dead: 
     assert "Traceback" not in plant.output
     if fault == "garbage":
         assert files[0].read_bytes() == b"this is no database\n" * 1000, "left as it is"
+
+
+async def test_s3_damaged_at_the_start_nothing_is_lost_and_the_operator_decides(
+    plant: Plant, device: FaultDevice
+) -> None:
+    plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
+    gateway = await plant.start()
+    await serve(plant, device, range(1, 3))
+    assert await asyncio.to_thread(gateway.terminate) == 0
+    export = plant.store.export_config()
+    plant.engine.dispose()
+    await plant.publish([("plant/boiler", b'{"t": %d}' % number) for number in range(100, 150)])
+    path = plant.folder / "plant.sqlite"
+    path.write_bytes(os.urandom(100_000))
+    damaged = path.read_bytes()
+    started = time.monotonic()
+    # Both at once: one of them moves it.
+    gateway = await plant.start(ready=False, online=False)
+    port = free_port()
+    with start_program("flask_app", SQLALCHEMY_DATABASE_URI=plant.uri, FLASK_APP_PORT=port) as process:
+        await asyncio.to_thread(process.wait_ready)
+        rest = Server(process, port)
+        assert (await asyncio.to_thread(rest.ask, "GET", "/readyz")).json["status"] == "degraded"
+        await plant.wait(lambda: "messages are left to the broker" in plant.output, "the operator is told")
+        assert time.monotonic() - started < 10.0
+        (moved,) = (
+            each for each in plant.folder.glob("plant.sqlite.damaged-*") if not each.name.endswith(("-wal", "-shm"))
+        )
+        assert moved.read_bytes() == damaged
+        assert (plant.output + process.output).count("was damaged: ") == 1
+        answer = await asyncio.to_thread(rest.ask, "PUT", "/api/v1/config", export)
+        assert answer.status == 200, answer.body
+        await asyncio.sleep(2.0)
+        assert device.registers[0] == 2, "not before the operator says so"
+        assert ": online" not in plant.output
+        for each in plant.folder.glob("plant.sqlite.damaged-*"):
+            each.unlink()
+        await plant.wait(lambda: device.registers[0] == 149, "then all that the broker kept is written", 15)
+        assert written(device, 0)[-50:] == list(range(100, 150))
+        assert (await asyncio.to_thread(rest.ask, "GET", "/readyz")).json["status"] == "ready"
 
 
 async def test_rows_with_faults_are_left_out_and_named(plant: Plant, device: FaultDevice) -> None:

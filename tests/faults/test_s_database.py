@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from scada.errors import ConfigError, Conflict, LinkError
+from scada.errors import Conflict, LinkError
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
+from storage.damage import set_aside
 from storage.engine import open_engine, reading
 from storage.migrate import migrate
 from storage.outbox import Outbox, OutboxRow
@@ -118,19 +120,24 @@ def test_s3_garbage_in_the_files_place_is_reported_and_left(engine: Engine, path
     assert path.read_bytes() == b"\0garbage" * 4_096
 
 
-def test_s3_pages_overwritten_at_run_time_are_reported(engine: Engine, path: Path) -> None:
+def test_s3_pages_overwritten_at_run_time_are_reported_and_moved_aside_at_the_next_start(
+    engine: Engine, path: Path
+) -> None:
     store = ConfigStore(engine)
     store.create_device(DEVICE)
-    with reading(engine) as connection:
-        connection.exec_driver_sql("SELECT 1")
     engine.dispose()
     path.write_bytes(path.read_bytes()[:4096] + os.urandom(path.stat().st_size - 4096))
     damaged = path.read_bytes()
     with pytest.raises(LinkError, match="damaged"):
         store.create_device({"name": "b"})
-    with pytest.raises((LinkError, ConfigError)):
-        migrate(open_engine(f"sqlite:///{path}"))
     assert path.read_bytes() == damaged
+    engine.dispose()
+    new = open_engine(f"sqlite:///{path}")
+    migrate(new)
+    (moved,) = set_aside(new)
+    assert moved.read_bytes() == damaged
+    assert ConfigStore(new).list_devices()[1] == 0
+    new.dispose()
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
@@ -173,10 +180,18 @@ def test_s3_a_database_that_becomes_read_only_still_serves_reads(engine: Engine)
     assert len(ConfigReader(engine).load_devices()) == 1
 
 
-def test_s4_while_another_program_holds_the_lock_reads_go_on(engine: Engine, path: Path) -> None:
+def test_s4_while_another_program_holds_the_lock_reads_go_on(path: Path) -> None:
+    waited: list[float] = []
+
+    def wait_on(seconds: float) -> bool:
+        waited.append(seconds)
+        return len(waited) < 4
+
+    engine = open_engine(f"sqlite:///{path}", wait_on)
+    migrate(engine)
     store = ConfigStore(engine)
     store.create_device(DEVICE)
-    event.listen(engine, "checkout", lambda connection, record, proxy: connection.execute("PRAGMA busy_timeout=300"))
+    waited.clear()
     program = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "c.execute('BEGIN EXCLUSIVE'); print('held', flush=True); sys.stdin.read()"
@@ -188,11 +203,14 @@ def test_s4_while_another_program_holds_the_lock_reads_go_on(engine: Engine, pat
         holder.stdout.readline()
         with pytest.raises(LinkError, match="locked by another program"):
             store.create_device({"name": "b"})
+        assert len(waited) == 4
+        assert all(0.2 < after - before < 2.0 for before, after in pairwise([0.0, *waited]))
         assert store.list_devices()[1] == 1
         assert len(ConfigReader(engine).load_devices()) == 1
         holder.stdin.close()
         holder.wait()
     assert store.create_device({"name": "b"})["name"] == "b"
+    engine.dispose()
 
 
 def test_s8_two_programs_that_change_one_device_lose_nothing(engine: Engine, path: Path) -> None:

@@ -186,24 +186,40 @@ def test_full_disk_is_507(client: FlaskClient, app: Flask, monkeypatch: pytest.M
     problem(client.post("/api/v1/devices", json=BOILER), 507)
 
 
-def test_damaged_database_is_left_alone_and_served_as_503(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_opened_is_503_until_it_can(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite"
-    path.write_bytes(b"this is no database" * 1000)
+    path.mkdir()
     client = application(tmp_path).test_client()
     problem(client.get("/api/v1/devices"), 503)
     problem(client.get("/readyz"), 503)
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/healthz").json == {"status": "ok"}
     assert client.get("/docs/").status_code == 200
-    assert path.read_bytes() == b"this is no database" * 1000
-    path.unlink()
+    path.rmdir()
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_damaged_database_is_moved_aside_and_shown_until_somebody_takes_it_away(tmp_path: Path) -> None:
+    garbage = b"this is no database" * 1000
+    (tmp_path / "db.sqlite").write_bytes(garbage)
+    client = application(tmp_path).test_client()
+    (moved,) = tmp_path.glob("db.sqlite.damaged-*")
+    assert moved.read_bytes() == garbage
+    for path in ("/healthz", "/readyz"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json["status"]) == (200, "degraded")
+        assert str(moved) in answer.json["detail"]
+    assert "tagwire_database_set_aside 1.0" in client.get("/metrics").text
+    assert client.post("/api/v1/devices", json=BOILER).status_code == 201
+    moved.unlink()
+    assert client.get("/healthz").json == {"status": "ok"}
+    assert client.get("/readyz").json == {"status": "ready", "revision": 1}
 
 
 def test_a_database_of_another_program_is_503_to_requests(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite"
-    path.write_bytes(b"this is no database" * 1000)
+    path.mkdir()
     client = application(tmp_path).test_client()
-    path.unlink()
+    path.rmdir()
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE device (colour TEXT)")
     assert "another program" in problem(client.get("/api/v1/devices"), 503)["detail"]

@@ -53,14 +53,6 @@ def test_a_database_that_does_not_exist_on_the_server_is_named(postgres: Postgre
         open_engine(f"postgresql://postgres@/nothere?host={postgres.folder}")
 
 
-def test_garbage_is_left_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "db.sqlite"
-    path.write_bytes(b"garbage " * 1000)
-    with pytest.raises(LinkError, match="damaged"):
-        open_engine(f"sqlite:///{path}")
-    assert path.read_bytes() == b"garbage " * 1000
-
-
 def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LinkError):
         open_engine(f"sqlite:///{tmp_path}")
