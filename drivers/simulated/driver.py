@@ -8,7 +8,7 @@ from enum import IntEnum
 from itertools import islice
 from typing import Any
 
-from drivers.contract import Driver, Point, Request
+from drivers.contract import Driver, Point, Refusal, Request
 from drivers.simulated.boiler import Boiler
 from drivers.simulated.machine import Machine
 from drivers.simulated.stress import Stress
@@ -33,12 +33,19 @@ _MODELS: Mapping[Model, Callable[[SimulatedNetwork], Machine]] = {
 }
 
 
-class Refusal(IntEnum):
+class Code(IntEnum):
     """Why a simulated device says no: the code of its DeviceRefused."""
 
     READ_ONLY = 1
     OUT_OF_RANGE = 2
     NOT_NOW = 3
+
+
+_MEANINGS: Mapping[int, Refusal] = {
+    Code.READ_ONLY: Refusal.CONFIG,
+    Code.OUT_OF_RANGE: Refusal.DEVICE,
+    Code.NOT_NOW: Refusal.BUSY,
+}
 
 
 class SimulatedLink:
@@ -56,6 +63,10 @@ class SimulatedLink:
     @property
     def connected(self) -> bool:
         return self._connected
+
+    @property
+    def learned(self) -> Sequence[str]:
+        return ()
 
     async def connect(self) -> None:
         self._connected = True
@@ -106,7 +117,7 @@ class SimulatedLink:
             self._check(point, wanted[point.address.point])
         objection = self._machine.objection(wanted)
         if objection:
-            raise DeviceRefused(f"{objection} ({self._network.model}: {', '.join(wanted)})", Refusal.NOT_NOW)
+            raise DeviceRefused(f"{objection} ({self._network.model}: {', '.join(wanted)})", Code.NOT_NOW)
         self._machine.write(wanted)
 
     def _live(self) -> None:
@@ -136,10 +147,10 @@ class SimulatedLink:
         spec = self._spec(point)
         assert spec is not None
         if not spec.writable:
-            raise DeviceRefused(f"{self._network.model}: {spec.name} cannot be written", Refusal.READ_ONLY)
+            raise DeviceRefused(f"{self._network.model}: {spec.name} cannot be written", Code.READ_ONLY)
         if spec.low is not None and spec.high is not None and not spec.low <= float(value) <= spec.high:
             message = f"{self._network.model}: {spec.name} must be {spec.low:g} to {spec.high:g}, not {value!r}"
-            raise DeviceRefused(message, Refusal.OUT_OF_RANGE)
+            raise DeviceRefused(message, Code.OUT_OF_RANGE)
 
 
 def _typed(spec: ModelPoint, value: Value) -> Value:
@@ -177,4 +188,8 @@ def _retries(network: Any) -> int:
     return 0
 
 
-DRIVER = Driver("simulated", _key, SimulatedLink, _unit, _ceiling, _retries, shared=False)
+def _meaning(code: int) -> Refusal:
+    return _MEANINGS.get(code, Refusal.DEVICE)
+
+
+DRIVER = Driver("simulated", _key, SimulatedLink, _unit, _ceiling, _retries, shared=False, meaning=_meaning)

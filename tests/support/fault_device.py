@@ -39,8 +39,8 @@ class FaultDevice:
 
     `registers` and `bits` are the store behind every unit and table; only modes that confirm properly change it.
     `missing` functions answer exception 1, requests that touch an `illegal` address exception 2; a `forgetful` device
-    confirms writes and keeps nothing. `argument` belongs to the mode: the code of `exc`, seconds of `delay`, milliseconds
-    per byte of `slow`.
+    confirms writes and keeps nothing; `absent` units are silent in mode good. `argument` belongs to the mode: the code of
+    `exc`, seconds of `delay`, milliseconds per byte of `slow`.
     """
 
     def __init__(self, mode: str = "good", argument: float = 0, *, framing: str = "tcp") -> None:
@@ -51,6 +51,7 @@ class FaultDevice:
         self.missing: set[int] = set()
         self.illegal: set[int] = set()
         self.forgetful = False
+        self.absent: set[int] = set()
         self.seen: list[Seen] = []
         self.accepted_s: list[float] = []
         self._listener: asyncio.Server | asyncio.DatagramTransport | None = None
@@ -183,7 +184,8 @@ class FaultDevice:
 
 
 def _good(device: FaultDevice, seen: Seen) -> Iterator[Step]:
-    yield device.frame(seen, device.execute(seen.pdu))
+    if seen.unit_id not in device.absent:
+        yield device.frame(seen, device.execute(seen.pdu))
 
 
 def _altered(alter: Callable[[bytes], bytes]) -> Callable[[FaultDevice, Seen], Iterator[Step]]:

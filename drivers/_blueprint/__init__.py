@@ -1,0 +1,1 @@
+"""A driver to copy: complete, tested, and not registered."""
