@@ -1,8 +1,8 @@
 """One client of a Modbus TCP server: frames in, answers out, and never more of either than is fair.
 
 A wake-up reads once, at most `_READ_BYTES`, and a client that leaves answers unread is not read from, so what one
-connection costs in time and memory is bounded. Plain connections use their socket themselves, which is faster than
-asyncio's transports (docs/decisions/0101-modbus-server-sockets.md). TLS goes through a transport.
+connection costs in time and memory is bounded. Connections use their socket themselves, which is faster than asyncio's
+transports, and with TLS lets the alerts out (docs/decisions/0101-modbus-server-sockets.md).
 """
 
 import asyncio
@@ -10,18 +10,17 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 from scada.errors import ProtocolError
 from scada.modbus.mbap import FrameReader, encode_frame
 
 # At most 39 of the usual 12-byte requests for each wake-up; and Python allocates so small a buffer twice as fast as a large one.
 _READ_BYTES = 472
-_HIGH_WATER_BYTES = (
-    16 * 1024
-)  # answers that TLS holds for a client which does not read, before we stop reading its requests
 _HANDSHAKE_TIMEOUT_S = 10.0
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +121,23 @@ class PlainConnection(Connection):
 
     def __init__(self, pool: Pool, host: str, sock: socket.socket) -> None:
         super().__init__(pool, host)
-        self._answer = pool.answer_for(Peer(host))
         self._sock = sock
-        self._recv = sock.recv
-        self._send = sock.send
         self._unsent = b""
-        self._loop.add_reader(sock, self._on_readable)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._serve(None)
+
+    def _serve(self, certificate: bytes | None) -> None:
+        self._answer = self._pool.answer_for(Peer(self._host, certificate))
+        self._recv = self._sock.recv
+        self._send = self._sock.send
+        self._loop.add_reader(self._sock, self._on_readable)
 
     def _on_readable(self) -> None:
         try:
             data = self._recv(_READ_BYTES)
-        except BlockingIOError:
+        except _NOT_NOW:
             return
         except OSError:
             data = b""
@@ -143,7 +148,7 @@ class PlainConnection(Connection):
         if answers:
             try:
                 sent = self._send(answers)
-            except BlockingIOError:
+            except _NOT_NOW:
                 sent = 0
             except OSError:
                 self.shed()
@@ -163,14 +168,17 @@ class PlainConnection(Connection):
                 self._loop.remove_writer(self._sock)
                 self._loop.add_reader(self._sock, self._on_readable)
                 if self._ending and not self._broken:
-                    self._sock.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
+                    self._say_fin()
+        except _NOT_NOW:
             return
         except OSError:
             self.shed()
             return
         if self._broken and not self._unsent:
             self.shed()
+
+    def _say_fin(self) -> None:
+        self._sock.shutdown(socket.SHUT_WR)
 
     def shed(self) -> None:
         if self._sock.fileno() == -1:
@@ -185,88 +193,81 @@ class PlainConnection(Connection):
         self._ending = True
         if not self._unsent:
             try:
-                self._sock.shutdown(socket.SHUT_WR)
+                self._say_fin()
             except OSError:
                 self.shed()
 
 
-class TlsConnection(Connection, asyncio.BufferedProtocol):
+class TlsConnection(PlainConnection):
     """A connection of Modbus/TCP Security: it has no rights before the client's certificate is checked."""
 
     def __init__(self, pool: Pool, host: str, sock: socket.socket, context: ssl.SSLContext) -> None:
-        super().__init__(pool, host)
-        self._sock: socket.socket | None = sock
-        self._transport: asyncio.Transport | None = None
-        self._unread = False
-        self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._handshake = self._loop.create_task(self._shake_hands(sock, context), name=f"TLS handshake with {host}")
+        self._context = context
+        self._tls: ssl.SSLSocket | None = None
+        super().__init__(pool, host, sock)
 
-    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._sock = None  # the transport's from here on
+    def _begin(self) -> None:
+        self._deadline = self._loop.call_later(_HANDSHAKE_TIMEOUT_S, self._refuse, "the handshake took too long")
+        self._loop.add_reader(self._sock, self._shake_hands)
+
+    def _shake_hands(self) -> None:
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: self, sock, ssl=context, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S
-            )
-        except OSError as exc:  # ssl.SSLError is one
-            self._pool.broke(self._host, f"no TLS session: {exc}")
-        finally:
-            if self._transport is None:
-                sock.close()
-                self._pool.closed(self)
+            if self._tls is None:
+                self._loop.remove_reader(self._sock)
+                self._sock = self._tls = self._context.wrap_socket(
+                    self._sock, server_side=True, do_handshake_on_connect=False
+                )
+            self._loop.remove_writer(self._sock)
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.add_reader(self._sock, self._shake_hands)
+        except ssl.SSLWantWriteError:
+            self._loop.remove_reader(self._sock)
+            self._loop.add_writer(self._sock, self._shake_hands)
+        except OSError as exc:
+            # The TLS library has told the client why by an alert (Modbus/TCP Security R-10).
+            self._refuse(str(exc))
+        else:
+            self._deadline.cancel()
+            self._serve(self._tls.getpeercert(binary_form=True))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transport has the methods of asyncio.Transport without being one.
-        self._transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self._answer = self._pool.answer_for(Peer(self._host, certificate))
+    def _refuse(self, reason: str) -> None:
+        self._pool.broke(self._host, f"no TLS session: {reason}")
+        self.shed()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+    def _on_readable(self) -> None:
+        if not self._unsent:
+            super()._on_readable()
+            self._read_on()
 
-    def buffer_updated(self, nbytes: int) -> None:
-        answers = self._respond(bytes(self._buffer[:nbytes]))
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if answers:
-            transport.write(answers)
-        if self._broken:
-            transport.close()
-        elif nbytes == _READ_BYTES and not self._unread:
-            # More is waiting: the others have their turn first. The loop would otherwise read this one many times over.
-            transport.pause_reading()
-            self._loop.call_soon(self._resume_reading)
+    def _on_writable(self) -> None:
+        super()._on_writable()
+        self._read_on()
 
-    def pause_writing(self) -> None:
-        self._unread = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+    def _read_on(self) -> None:
+        # What is decrypted already makes no socket readable. The others have their turn first.
+        if self._tls is not None and self._tls.pending():
+            self._loop.call_soon(self._on_readable)
 
-    def resume_writing(self) -> None:
-        self._unread = False
-        self._resume_reading()
+    def _say_fin(self) -> None:
+        self._notify_close()
+        super()._say_fin()
 
-    def _resume_reading(self) -> None:
-        if self._transport is not None and not self._unread and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._pool.closed(self)
+    def _notify_close(self) -> None:
+        if self._answer is not None and self._tls is not None:
+            with suppress(OSError, ValueError):  # the client's own notice is not waited for, or it was said before
+                self._tls.unwrap()
 
     def shed(self) -> None:
-        self._ending = True
-        self._pool.closed(self)
-        if self._transport is not None:
-            self._transport.abort()
+        self._deadline.cancel()
+        if self._sock.fileno() == -1:
+            self._pool.closed(self)  # closed by the TLS library, which takes no socket whose client is gone
         else:
-            self._handshake.cancel()
-            if self._sock is not None:  # the handshake has not even begun
-                self._sock.close()
+            self._notify_close()
+            super().shed()
 
     def finish(self) -> None:
-        self._ending = True
-        if self._transport is None:
+        if self._answer is None:
             self.shed()
         else:
-            self._transport.close()
+            super().finish()

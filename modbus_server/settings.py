@@ -18,7 +18,11 @@ from scada.modbus.limits import TLS_PORT
 _P = "MODBUS_SERVER_"
 ANY_ROLE = "*"
 NO_ROLE = "-"
-_MAX_NAME = 244  # what one identification response can carry (APS 6.21)
+_MAX_NAME = 244  # of ASCII: what one identification response can carry (APS 6.21)
+# Security R-14, R-51, R-62. Named here since some systems' Python offers SHA-1 by itself (Debian's does). TLS 1.3 has its own.
+_TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!SHA1:!AESCCM"
+
+_NAME = (check.Length(max=_MAX_NAME), check.Regexp(r"[ -~]*\Z", error="must be printable ASCII"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def from_env() -> Settings:
         units=_units(env),
         unknown_unit=env.enum(f"{_P}UNKNOWN_UNIT", UnknownUnit.EXCEPTION, enum=UnknownUnit, by_value=True),
         read_only=env.bool(f"{_P}READ_ONLY", False),
-        name=env.str(f"{_P}NAME", "Tagwire", validate=check.Length(max=_MAX_NAME // 4)),
+        name=env.str(f"{_P}NAME", "Tagwire", validate=_NAME),
         limits=ListenerLimits(
             max_connections=env.int(f"{_P}MAX_CONNECTIONS", 1024, validate=check.Range(min=1, max=100_000)),
             idle_timeout_s=env.float(f"{_P}IDLE_TIMEOUT_S", 75.0, validate=check.Range(min=1, max=86_400)),
@@ -120,6 +124,9 @@ def _tls(env: Environment) -> TlsSettings | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    context.set_ciphers(_TLS_1_2_CIPHERS)
+    # A client that just closes may resume its session all the same (Security R-42): the frames themselves say where they end.
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3
     try:
         # A password given here keeps OpenSSL from asking for one at the terminal.
         context.load_cert_chain(files["CERT"], files["KEY"], password="")

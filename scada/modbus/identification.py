@@ -55,6 +55,7 @@ def answer_identification(pdu: bytes, objects: Mapping[int, bytes]) -> bytes:
         if first not in objects:
             raise refuse(ExceptionCode.ILLEGAL_DATA_ADDRESS, f"no identification object {first:#04x}")
         return _encode(code, None, {first: objects[first]})
+    # Figure 30 looks at the object id first; but what id is wrong depends on the code, and the text has 03 for a wrong code.
     if code not in (Access.BASIC, Access.REGULAR, Access.EXTENDED):
         raise refuse(ExceptionCode.ILLEGAL_DATA_VALUE, f"read device id code {code}")
     category = {key: value for key, value in objects.items() if key <= _LAST_OBJECT[Access(code)]}

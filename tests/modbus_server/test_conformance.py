@@ -390,3 +390,14 @@ def test_identification_as_a_stream(whole: Device, code: int, first: int, ids: l
         seen.append(answer[at])
         at += 2 + answer[at + 1]
     assert (at, seen) == (len(answer), ids)
+
+
+def test_identification_that_one_response_cannot_hold(tmp_path: Path) -> None:
+    long = "Boiler house " * 18 + "south, AB."
+    assert len(long) == 244
+    with modbus_server(tmp_path, NAME=long) as (_, port), Wire(port) as wire:
+        first = wire.ask("2B 0E 02 00")
+        assert first[:7] == bytes.fromhex("2B 0E 02 82 FF 06 04")  # more follows, from object 6 on
+        whole = bytes.fromhex("06 F4") + long.encode()
+        assert wire.ask("2B 0E 02 06") == bytes.fromhex("2B 0E 02 82 00 00 01") + whole
+        assert wire.ask("2B 0E 04 06") == bytes.fromhex("2B 0E 04 82 00 00 01") + whole

@@ -91,13 +91,19 @@ def test_every_fault_of_the_settings_is_named_at_once(tmp_path: Path) -> None:
         "MODBUS_SERVER_MAP": tmp_path / "map.toml",
         "MODBUS_SERVER_TLS": "true",
         "MODBUS_SERVER_TLS_ROLES": "Operator=everything",
-        "MODBUS_SERVER_NAME": "x" * 200,
+        "MODBUS_SERVER_NAME": "x" * 245,
     }
     message = refused(TAGWIRE_DATA_DIR=tmp_path, **faults)
     for name in [*faults, "MODBUS_SERVER_TLS_CERT", "MODBUS_SERVER_TLS_KEY", "MODBUS_SERVER_TLS_CA"]:
         assert re.search(rf"^  {name}:", message, re.MULTILINE) or name == "MODBUS_SERVER_TLS", (name, message)
     assert "unit.0.ids.0" in message
     assert "unit.0.coil.0" in message
+
+
+@pytest.mark.parametrize("name", ["Kessel Süd", "two\nlines", "line\n", "\x7f"])
+def test_a_name_that_is_no_ascii_string_is_refused(tmp_path: Path, name: str) -> None:
+    # APS 6.21: the objects 00 to 06 are of the type ASCII String.
+    assert "MODBUS_SERVER_NAME: must be printable ASCII" in refused(TAGWIRE_DATA_DIR=tmp_path, MODBUS_SERVER_NAME=name)
 
 
 @pytest.mark.parametrize("name", ["MAP", "TLS_CERT"])

@@ -1,7 +1,9 @@
 """Modbus/TCP Security: mutual certificates, and the role in the client's decides what it may do."""
 
+import os
 import socket
 import ssl
+import struct
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,8 +14,8 @@ import pytest
 from modbus_server.settings import from_env
 from scada.modbus.mbap import encode_frame
 from tests.support.certificates import Authority, client_context, utf8
-from tests.support.modbus_wire import Wire, modbus_server
-from tests.support.processes import Process, free_port
+from tests.support.modbus_wire import Wire, modbus_server, resident_kb
+from tests.support.processes import Process, free_port, wait_until
 
 READ, WRITE = "03 00 00 00 01", "06 00 00 00 07"
 
@@ -61,24 +63,34 @@ def test_the_role_decides(
         assert wire.ask(READ)[:1] == (b"\x03" if reads else b"\x83")
 
 
-def refuses(port: int, context: ssl.SSLContext) -> bool:
-    try:
-        with Wire(port, context) as wire:
-            wire.ask(READ)
-    except (OSError, EOFError):
-        return True
-    return False
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
-def test_without_a_certificate_there_is_no_session(secured: tuple[Process, int, int], authority: Authority) -> None:
-    assert refuses(secured[1], client_context(authority.path, None))
+def last_words(port: int, context: ssl.SSLContext) -> str:
+    """The alert with which the server ends a session that it does not want."""
+    with pytest.raises(ssl.SSLError) as caught, Wire(port, context) as wire:
+        wire.receive(1)
+    return str(caught.value.reason)
 
 
+@VERSIONS
+def test_without_a_certificate_there_is_a_fatal_alert_and_no_session(
+    secured: tuple[Process, int, int], authority: Authority, version: ssl.TLSVersion
+) -> None:
+    context = client_context(authority.path, None)
+    context.minimum_version = context.maximum_version = version
+    # Security R-10, R-44: the alert has to be sent, closing is not enough.
+    assert last_words(secured[1], context) in ("SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV13_ALERT_CERTIFICATE_REQUIRED")
+
+
+@VERSIONS
 def test_a_strangers_certificate_is_no_certificate(
-    secured: tuple[Process, int, int], authority: Authority, tmp_path: Path
+    secured: tuple[Process, int, int], authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     stranger = Authority(tmp_path, "Somebody Else").issue("client", utf8("Operator"))
-    assert refuses(secured[1], client_context(authority.path, stranger))
+    context = client_context(authority.path, stranger)
+    context.minimum_version = context.maximum_version = version
+    assert last_words(secured[1], context) == "TLSV1_ALERT_UNKNOWN_CA"
 
 
 def test_tls_1_1_is_too_old(secured: tuple[Process, int, int], authority: Authority) -> None:
@@ -89,18 +101,125 @@ def test_tls_1_1_is_too_old(secured: tuple[Process, int, int], authority: Author
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     # The server ended it: had this client given up, the reason would be NO_PROTOCOLS_AVAILABLE.
-    with pytest.raises(ssl.SSLError, match=r"EOF|ALERT_PROTOCOL_VERSION"):
-        Wire(secured[1], context)
+    assert last_words(secured[1], context) == "TLSV1_ALERT_PROTOCOL_VERSION"
 
 
-def test_tls_1_2_is_the_least_whatever_the_system_allows(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+@VERSIONS
+@pytest.mark.parametrize("tickets", [True, False])
+@pytest.mark.parametrize(("role", "writes"), [("Operator", True), ("Viewer", False)])
+def test_a_resumed_session_keeps_its_role(
+    secured: tuple[Process, int, int],
+    authority: Authority,
+    version: ssl.TLSVersion,
+    tickets: bool,
+    role: str,
+    writes: bool,
+) -> None:
+    context = client_context(authority.path, authority.issue("client", utf8(role)))
+    context.minimum_version = context.maximum_version = version
+    if not tickets:
+        context.options |= ssl.OP_NO_TICKET
+    with Wire(secured[1], context) as wire:
+        wire.ask(READ)
+        session = wire.sock.session  # type: ignore[attr-defined]  # it is an SSLSocket
+    with (
+        socket.create_connection(("127.0.0.1", secured[1]), 10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as again,
+    ):
+        again.sendall(encode_frame(1, 1, bytes.fromhex(WRITE)))
+        assert again.recv(300)[7:] == (bytes.fromhex(WRITE) if writes else bytes.fromhex("8601"))
+        assert again.session_reused
+
+
+def test_the_cipher_suites_are_those_of_the_specification(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites = {suite["name"]: suite for suite in context_of(authority, monkeypatch).get_ciphers()}
+    # Security R-14 and R-62: these at least; R-51, R-53, R-37: SHA-1 and NULL never. Not left to the system's Python.
+    assert {"ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"} < set(suites)
+    assert all(
+        name.startswith(("ECDHE-", "TLS_")) and name.endswith(("SHA256", "SHA384", "POLY1305")) for name in suites
+    )
+
+
+def context_of(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     certificate, key = authority.issue("server")
     settings = {"TLS": "true", "TLS_CERT": certificate, "TLS_KEY": key, "TLS_CA": authority.path}
     for name, value in settings.items():
         monkeypatch.setenv(f"MODBUS_SERVER_{name}", str(value))
     tls = from_env().tls
     assert tls is not None
-    assert tls.context.minimum_version is ssl.TLSVersion.TLSv1_2
+    return tls.context
+
+
+def test_tls_1_2_is_the_least_whatever_the_system_allows(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert context_of(authority, monkeypatch).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_one_record_with_many_requests_is_answered_to_the_last(
+    secured: tuple[Process, int, int], authority: Authority
+) -> None:
+    context = client_context(authority.path, authority.issue("client", utf8("Operator")))
+    with Wire(secured[1], context) as wire:
+        for count in (1, 39, 40, 41, 200, 1300):
+            wire.send(b"".join(encode_frame(number, 1, bytes.fromhex(READ)) for number in range(count)))
+            assert [wire.answer()[0] for _ in range(count)] == list(range(count))
+
+
+def test_the_end_of_a_session_is_announced(secured: tuple[Process, int, int], authority: Authority) -> None:
+    context = client_context(authority.path, authority.issue("client", utf8("Operator")))
+    with (
+        socket.create_connection(("127.0.0.1", secured[1]), 10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as sock,
+    ):
+        sock.sendall(encode_frame(1, 1, bytes.fromhex(READ)) + bytes(8))
+        assert len(sock.recv(300)) == 11
+        assert sock.recv(300) == b""  # close_notify; without it this is an error
+
+
+def test_whoever_leaves_within_the_handshake_leaves_nothing_behind(
+    secured: tuple[Process, int, int], authority: Authority
+) -> None:
+    fds = Path(f"/proc/{secured[0].pid}/fd")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context(authority.path, None).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    context = client_context(authority.path, authority.issue("client", utf8("Operator")))
+    with Wire(secured[1], context) as wire:
+        wire.ask(READ)
+        before = len(os.listdir(fds))
+        for size in range(0, len(hello) + 1, 7):
+            for reset in (False, True):
+                with socket.create_connection(("127.0.0.1", secured[1])) as sock:
+                    if reset:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    sock.sendall(hello[:size])
+        for garbage in (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(500), bytes(600)):
+            with Wire(secured[1]) as wrong:
+                wrong.send(garbage)
+                assert wrong.is_closed() or garbage[0] == 0x16
+        wait_until(lambda: len(os.listdir(fds)) <= before + 1, what="the connections are closed")
+        wire.ask(READ)
+
+
+def test_a_tls_client_that_never_reads_delays_nobody_and_fills_no_memory(
+    secured: tuple[Process, int, int], authority: Authority
+) -> None:
+    context = client_context(authority.path, authority.issue("client", utf8("Operator")))
+    flood = encode_frame(1, 1, bytes.fromhex("030000007D")) * 1000
+    with Wire(secured[1], context) as deaf, Wire(secured[1], context) as other:
+        other.ask(READ)
+        before = resident_kb(secured[0].pid)
+        deaf.sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            deaf.send(flood * 4000)
+        for _ in range(100):
+            started = time.monotonic()
+            other.ask(READ)
+            assert time.monotonic() - started < 0.5
+        assert resident_kb(secured[0].pid) - before < 5_000
 
 
 def test_plain_bytes_on_the_secure_port_are_never_executed(

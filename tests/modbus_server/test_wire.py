@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scada.modbus.mbap import encode_frame
-from tests.support.modbus_wire import Wire, modbus_server
+from tests.support.modbus_wire import Wire, modbus_server, resident_kb
 
 READ = bytes.fromhex("0300000002")
 
@@ -198,8 +198,3 @@ def test_a_client_that_never_reads_delays_nobody_and_fills_no_memory(tmp_path: P
             other.ask("03 00 00 00 01")
             assert time.monotonic() - started < 0.5
         assert resident_kb(process.pid) - before < 5_000
-
-
-def resident_kb(pid: int) -> int:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])

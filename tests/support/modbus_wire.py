@@ -77,3 +77,9 @@ def modbus_server(folder: Path, **settings: str | int | Path) -> Iterator[tuple[
     with start_program("modbus_server", TAGWIRE_DATA_DIR=folder, MODBUS_SERVER_PORT=port, **names) as process:
         process.wait_ready()
         yield process, port
+
+
+def resident_kb(pid: int) -> int:
+    """The memory that a process has resident, KiB."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
