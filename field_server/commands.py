@@ -10,7 +10,8 @@ from typing import Any
 from drivers.contract import Driver, Link, Point
 from field_server.field import Field
 from field_server.plans import DevicePlan, Part, point
-from field_server.poller import Poller, Sink
+from field_server.poller import Poller
+from field_server.sink import Sink
 from links.command_desk import Report
 from scada.commands import Call, Command, CommandState
 from scada.config import BindingConfig, DeviceConfig, TagConfig

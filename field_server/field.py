@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterable
 
 from field_server.connects import Connects
 from field_server.plans import DevicePlan, Part
-from field_server.poller import Poller, Sink
+from field_server.poller import Poller
+from field_server.sink import Sink
 from scada.values import Sample
 from storage.config_watch import Change
 

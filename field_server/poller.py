@@ -8,14 +8,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from drivers.contract import Driver, Link, Refusal
 from field_server.breaker import Breaker
 from field_server.connects import Connects
 from field_server.plans import Part
+from field_server.sink import Sink
 from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_jobs, make_turns, plan_document
 from links.backoff import Backoff
 from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError
@@ -31,22 +32,6 @@ SHARED_PAUSE_FACTOR = 10
 SLOWER = 10
 """A request that is refused as wrong is repeated so many times less often."""
 PLAN_PERIOD_S = 60.0
-
-
-class Sink(Protocol):
-    """Where the poller tells what it reads; never blocks, never raises."""
-
-    def publish(self, device: str, samples: Sequence[Sample]) -> None:
-        """New samples of a device, in order."""
-
-    def link(self, device: str, online: bool, error: str | None) -> None:
-        """Whether the device answers."""
-
-    def plan(self, device: str, document: Mapping[str, Any] | None) -> None:
-        """How the device is read."""
-
-    def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
-        """The device is gone, or these tags of it: what was told of them is withdrawn."""
 
 
 Action = Callable[[Link], Awaitable[None]]

@@ -34,8 +34,8 @@ from tagwire.supervisor import Supervisor
 
 BROKER = "broker"
 DEMO = "demo"
-PROGRAMS = ("flask_app", "modbus_server", "mqtt_server")
-_NEED_BROKER = {BROKER, DEMO, "mqtt_server"}
+PROGRAMS = ("flask_app", "modbus_server", "mqtt_server", "field_server")
+_NEED_BROKER = {BROKER, DEMO, "mqtt_server", "field_server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def ready_table(settings: UpSettings, names: Sequence[str], terminal: bool) -> s
         rows.append(("MQTT broker (embedded)", str(at[BROKER])))
     elif settings.broker is None:
         rows.append(("MQTT broker (yours)", f"{settings.mqtt.host}:{settings.mqtt.port}"))
-    if {"flask_app", "mqtt_server"} & set(names):
+    if {"flask_app", "mqtt_server", "field_server"} & set(names):
         rows.append(("Database", _without_password(settings.database_uri)))
     rows.append(("Data", str(settings.data_dir)))
     if DEMO in names:

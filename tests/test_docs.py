@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import field_server.settings
 import flask_app.settings
 import modbus_server.settings
 import mqtt_server.settings
@@ -19,6 +20,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[], Any]]] = {
     "flask_app": ("flask_app/.env.example", flask_app.settings.Settings.from_env),
     "modbus_server": ("modbus_server/.env.example", modbus_server.settings.from_env),
     "mqtt_server": ("mqtt_server/.env.example", mqtt_server.settings.Settings.from_env),
+    "field_server": ("field_server/.env.example", field_server.settings.Settings.from_env),
 }
 # Read without our reader: by make and click, by terminals, by sd_notify.
 ELSEWHERE = {"DEMO", "NO_COLOR", "NOTIFY_SOCKET"}

@@ -23,9 +23,9 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("only", "demo", "own_broker", "names"),
     [
-        (None, False, True, ("broker", "flask_app", "modbus_server", "mqtt_server")),
-        (None, False, False, ("flask_app", "modbus_server", "mqtt_server")),
-        (None, True, True, ("broker", "flask_app", "modbus_server", "mqtt_server", "demo")),
+        (None, False, True, ("broker", "flask_app", "modbus_server", "mqtt_server", "field_server")),
+        (None, False, False, ("flask_app", "modbus_server", "mqtt_server", "field_server")),
+        (None, True, True, ("broker", "flask_app", "modbus_server", "mqtt_server", "field_server", "demo")),
         ("mqtt_server, modbus_server", False, True, ("broker", "modbus_server", "mqtt_server")),
         ("modbus_server", False, True, ("modbus_server",)),
         ("broker", False, True, ("broker",)),
