@@ -95,7 +95,7 @@ class _Wire(TransactionManager):
         super().__init__(params, framer, 0, False, None, None, None)
         self._transport = transport
         self._frames = FrameReader() if transport.has_transaction_ids else None
-        self._unit_id = 0
+        self.unit_id = 0
         self._request: Request | None = None
         self._made = asyncio.Event()
         self.received = 0
@@ -116,7 +116,7 @@ class _Wire(TransactionManager):
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""
-        self._unit_id = unit_id
+        self.unit_id = unit_id
         self._request = request
         self.received = 0
 
@@ -171,8 +171,8 @@ class _Wire(TransactionManager):
         if self._request is None:
             return None
         self.recv_buffer += data
-        pdu = find_reply(self.recv_buffer, self._unit_id, self._request)
-        return None if pdu is None else _Reply(self._unit_id, 0, pdu)
+        pdu = find_reply(self.recv_buffer, self.unit_id, self._request)
+        return None if pdu is None else _Reply(self.unit_id, 0, pdu)
 
     def _find_mbap(self, data: bytes, frames: FrameReader) -> _Reply | None:
         """Frames of other transactions are discarded, and reading goes on (Guide 4.4.1.3)."""
@@ -181,7 +181,7 @@ class _Wire(TransactionManager):
         while (frame := frames.next_frame()) is not None:
             if self._request is None or frame.transaction != self.request_transaction_id:
                 continue
-            if frame.unit_id != self._unit_id:
+            if frame.unit_id != self.unit_id:
                 raise ProtocolError(f"reply of unit {frame.unit_id}")
             reply = reply or _Reply(frame.unit_id, frame.transaction, frame.pdu)
         if self._transport is Transport.UDP and frames.waiting:
@@ -208,7 +208,8 @@ class ModbusClient:
         self._wire: _Wire | None = None
         self._last_transaction = 0
         self._is_asking = False
-        self._quiet_until = 0.0
+        self._late_until: dict[int, float] = {}
+        """By unit, where replies do not name their request: how long one to a request that failed may still come."""
         self._next_start = 0.0
 
     @property
@@ -218,17 +219,12 @@ class ModbusClient:
         return wire is not None and wire.transport is not None and not wire.transport.is_closing()
 
     async def connect(self) -> None:
-        """Connect unless connected. Raises LinkError within `connect_timeout_s`.
-
-        On a transport without transaction ids it first waits until `timeout_s` have passed since a request failed: a
-        late reply to that one would look like the answer to the next.
-        """
+        """Connect unless connected. Raises LinkError within `connect_timeout_s`."""
         async with self._lock:
             if self.connected:
                 return
             self._drop(LinkError("closed"))
             self._is_asking = False
-            await asyncio.sleep(max(0.0, self._quiet_until - asyncio.get_running_loop().time()))
             try:
                 client, wire = _create(self.endpoint)
                 await wire.open(self.endpoint.connect_timeout_s)
@@ -331,8 +327,15 @@ class ModbusClient:
         )
 
     async def _ask(self, unit_id: int, request: Request, send: Callable[[ModbusBaseClient], Awaitable[Any]]) -> bytes:
-        """Send one request and return the data of its checked reply."""
+        """Send one request and return the data of its checked reply.
+
+        On a transport without transaction ids it first waits until `timeout_s` have passed since a request to the same
+        unit failed: a late reply to that one would look like the answer to this. Other units' replies cannot.
+        """
         async with self._lock:
+            if unit_id in self._late_until:
+                await asyncio.sleep(max(0.0, self._late_until[unit_id] - asyncio.get_running_loop().time()))
+                del self._late_until[unit_id]
             if self.endpoint.gap_ms:
                 await asyncio.sleep(max(0.0, self._next_start - asyncio.get_running_loop().time()))
             client, wire = self._client, self._wire
@@ -373,7 +376,7 @@ class ModbusClient:
         if wire is not None:
             wire.drop(error)
             if self._is_asking and not self.endpoint.transport.has_transaction_ids:
-                self._quiet_until = asyncio.get_running_loop().time() + self.endpoint.timeout_s
+                self._late_until[wire.unit_id] = asyncio.get_running_loop().time() + self.endpoint.timeout_s
 
     def _check(self, unit_id: int, address: int, count: int, limit: int, fits: bool = True) -> None:
         # A broadcast (unit 0 on a serial line) is never confirmed, so it could never be told from a lost one.

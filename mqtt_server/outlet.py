@@ -293,7 +293,11 @@ class Outlet:
                 self.mark(slot)
 
     def _unreachable(self, unit: Unit, request: WriteRequest, error: Exception) -> None:
-        unit.retry_at = self._loop.time() + unit.backoff.next_delay_s()
+        delay_s = unit.backoff.next_delay_s()
+        if not self.endpoint.transport.has_transaction_ids:
+            # The client lets that time pass before it asks this unit again; the others need not wait for it.
+            delay_s = max(delay_s, self.endpoint.timeout_s)
+        unit.retry_at = self._loop.time() + delay_s
         if unit.error is None:
             log.warning("%s unit %d: no answer: %s", self.endpoint, request.unit_id, error)
         unit.error = str(error)

@@ -1,7 +1,6 @@
 """Rows D8-D10 on a network that really drops packets: half-open connections, loss, and connects that hang."""
 
 import asyncio
-import os
 import socket
 import statistics
 import time
@@ -128,6 +127,8 @@ async def test_d9_lost_packets(network: FarNetwork, plant: Plant, percent: int, 
         arrived = [device.history(0)[-1] for device in devices]
         if percent > 5:
             network.heal()
+        else:
+            assert plant.output.count("no answer") <= len(devices) // 2, "TCP repeats sooner than we give up"
         await plant.wait(lambda: all(device.register(0) == last for device in devices), "the latest values", 15)
         await plant.wait(lambda: plant.outbox() == [], "nothing is left on disk")
         for device in devices:
@@ -147,7 +148,7 @@ async def test_d8_a_device_that_vanished_is_found_within_the_timeout(network: Fa
         vanished = time.monotonic()
         await plant.publish([("plant/far", b'{"t": 2}'), ("plant/near", b'{"t": 2}')])
         await plant.wait(lambda: neighbour.register(0) == 2, "the neighbour is served", 0.4)
-        await plant.wait(lambda: "no reply within 0.5 s" in plant.output, "found", 2)
+        await plant.wait(lambda: "no reply within 0.5 s" in plant.output, "found", 1.3)
         assert time.monotonic() - vanished >= 0.5
         await plant.wait(lambda: plant.outbox() == [2], "its value is on disk")
         await plant.publish([("plant/far", b'{"t": 3}')])
@@ -160,23 +161,24 @@ async def test_d8_a_device_that_vanished_is_found_within_the_timeout(network: Fa
 
 def test_d8_a_client_that_vanished_gives_its_place_back(network: FarNetwork, tmp_path: Path) -> None:
     assert ListenerLimits().idle_timeout_s < 90
-    with modbus_server(tmp_path, HOST=network.near, IDLE_TIMEOUT_S=2) as (server, port):
+    with modbus_server(tmp_path, HOST=network.near, IDLE_TIMEOUT_S=2) as (_, port):
 
         def places() -> int:
-            held = (os.readlink(path) for path in Path(f"/proc/{server.pid}/fd").iterdir())
-            return sum(name.startswith("socket:") for name in held)
+            """Connections that the server holds: of its port, not listening (0A), and not left to the system (inode 0)."""
+            table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+            ours = [fields for fields in table if fields[1].endswith(f":{port:04X}")]
+            return sum(fields[3] != "0A" and fields[9] != "0" for fields in ours)
 
-        free = places()
         with network.connect(port), network.connect(port) as spoken, network.connect(port) as half:
             spoken.sendall(READ)
             assert len(spoken.recv(100)) == 11
             half.sendall(READ[:5])
             with socket.create_connection((network.near, port), 5) as living:
-                wait_until(lambda: places() == free + 4, what="all are served")
+                wait_until(lambda: places() == 4, what="all are served")
                 network.drop()
                 spoken.sendall(READ)
                 vanished = time.monotonic()
-                while places() > free + 1:
+                while places() > 1:
                     assert time.monotonic() - vanished < 10, "their places are free again"
                     living.sendall(READ)
                     assert len(living.recv(100)) == 11

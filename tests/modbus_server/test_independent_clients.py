@@ -11,7 +11,7 @@ from pyModbusTCP.client import ModbusClient
 from tests.support.certificates import Authority, client_context, utf8
 from tests.support.modbus_wire import modbus_server
 from tests.support.processes import free_port
-from tests.support.programs import need
+from tests.support.programs import compile_with_libmodbus
 
 
 @pytest.fixture
@@ -96,12 +96,6 @@ def test_pymodbustcp(port: int) -> None:
 
 
 def test_libmodbus(port: int, tmp_path: Path) -> None:
-    pkg_config = need("pkg-config")
-    if subprocess.run([pkg_config, "--exists", "libmodbus"], check=False).returncode:
-        need("libmodbus (Debian: libmodbus-dev)")
-    flags = subprocess.run([pkg_config, "--cflags", "--libs", "libmodbus"], capture_output=True, text=True, check=True)
-    source = Path(__file__).with_name("libmodbus_client.c")
-    program = tmp_path / "client"
-    subprocess.run([need("gcc"), "-Wall", "-Werror", source, "-o", program, *flags.stdout.split()], check=True)
+    program = compile_with_libmodbus(Path(__file__).with_name("libmodbus_client.c"), tmp_path)
     done = subprocess.run([program, str(port)], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr

@@ -28,10 +28,11 @@ class Written:
 
 
 class Peer:
-    """Units 0.. of 320 coils and registers each. An unknown unit is silent, as on a serial line.
+    """Units of 320 coils and holding registers each.
 
-    `tamper` changes, drops (empty bytes) or keeps each packet: it is called with "in" or "out" and the packet.
-    `async with` starts it; `stop` and `start` take it away and bring it back in the same place.
+    `tamper` may change each packet: it is called with "in" or "out" and the packet. With RTU frames, the units in `silent`
+    hear nothing; `unheard` counts the requests for them. `async with` starts it; `stop` and `start` take it away and bring
+    it back in the same place.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Peer:
         """`listen` makes the TCP socket to serve instead of `port` on loopback; `serial_port` is at 115,200 baud."""
         self.transport, self.port, self.serial_port = transport, port, serial_port
         self.tamper: Callable[[str, bytes], bytes] = lambda _, packet: packet
+        self.silent: set[int] = set()
+        self.unheard = 0
         self.written: list[Written] = []
         self._units = tuple(units)
         self._listen = listen
@@ -62,7 +65,7 @@ class Peer:
     async def start(self) -> None:
         """Serve; what was written before is still there."""
         devices = [self._unit(unit_id) for unit_id in self._units]
-        options: dict[str, Any] = {"ignore_missing_devices": True, "trace_packet": self._trace}
+        options: dict[str, Any] = {"trace_packet": self._trace}
         self.port = self.port or free_port(socket.SOCK_DGRAM if self.transport is Transport.UDP else socket.SOCK_STREAM)
         if self.transport is Transport.SERIAL:
             self._server = ModbusSerialServer(
@@ -120,4 +123,12 @@ class Peer:
         return SimDevice(unit_id, simdata=(bits, bits, words, words), action=carry_out)
 
     def _trace(self, sending: bool, packet: bytes) -> bytes:
+        if not sending and self.silent and packet and packet[0] in self.silent:
+            self.unheard += 1
+            return spoil(packet)
         return self.tamper("out" if sending else "in", packet)
+
+
+def spoil(packet: bytes) -> bytes:
+    """An RTU frame with a wrong checksum, which nobody heeds."""
+    return packet[:-1] + bytes((packet[-1] ^ 1,))

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,14 @@ def lacking(reason: str) -> None:
     if os.environ.get("TAGWIRE_REQUIRE_ALL"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def compile_with_libmodbus(source: Path, folder: Path) -> Path:
+    """The program made from a C file that uses libmodbus."""
+    pkg_config = need("pkg-config")
+    if subprocess.run([pkg_config, "--exists", "libmodbus"], check=False).returncode:
+        lacking("libmodbus (Debian: libmodbus-dev) is not installed")
+    flags = subprocess.run([pkg_config, "--cflags", "--libs", "libmodbus"], capture_output=True, text=True, check=True)
+    program = folder / source.stem
+    subprocess.run([need("gcc"), "-Wall", "-Werror", source, "-o", program, *flags.stdout.split()], check=True)
+    return program
