@@ -4,12 +4,15 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, start_mosquitto
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 
@@ -150,29 +153,66 @@ async def test_a_value_on_disk_never_comes_back_over_a_newer_one(plant: Plant, d
     assert device.registers[0] == 39
 
 
-async def test_d11_a_dead_device_does_not_delay_the_others(plant: Plant) -> None:
-    """Median latency of the living, before and after one of them dies; the same run, so the machine's noise is the same."""
+TIMEOUT_S = 2.0
+"""Of the devices of a fleet: who waits for a dead one is found by it, whatever the machine's noise."""
 
-    async def latency_s(devices: list[FaultDevice], start: int) -> float:
-        taken = []
-        for number in range(start, start + 30):
-            sent = time.perf_counter()
-            await plant.publish([(f"plant/d{n}", b'{"t": %d}' % number) for n in range(len(devices))])
-            living = [device for device in devices if device.mode == "good"]
-            while not all(device.registers[0] == number for device in living):  # noqa: ASYNC110 - the latency is measured
-                await asyncio.sleep(0.001)
-            taken.append(time.perf_counter() - sent)
-        return statistics.median(taken)
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Devices d0, d1 ... of one plant, and a client that stays connected to its broker."""
+
+    client: Client
+    devices: list[FaultDevice]
+
+    async def latency_s(self, number: int) -> float:
+        """From publishing a value for each device to its arrival at all that live."""
+        sent = time.perf_counter()
+        for index in range(len(self.devices)):
+            self.client.publish(f"plant/d{index}", b'{"t": %d}' % number, 1)
+        async with asyncio.timeout(10):
+            # Looked at in every turn of the loop: the latency is measured.
+            while not all(device.registers[0] == number for device in self.devices if device.mode == "good"):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        return time.perf_counter() - sent
+
+
+@asynccontextmanager
+async def start_fleet(folder: Path, size: int) -> AsyncIterator[Fleet]:
+    """A plant of its own, broker and all, in a folder that is there."""
+    client = Client(CallbackAPIVersion.VERSION2)
     async with AsyncExitStack() as stack:
-        devices = [await stack.enter_async_context(FaultDevice()) for _ in range(8)]
-        for number, device in enumerate(devices):
-            plant.device(f"d{number}", device.port, [tag("t", 0)])
+        broker = stack.enter_context(start_mosquitto(folder / "mosquitto"))
+        plant = await stack.enter_async_context(build_plant(folder, broker))
+        devices = [await stack.enter_async_context(FaultDevice()) for _ in range(size)]
+        for index, device in enumerate(devices):
+            plant.device(f"d{index}", device.port, [tag("t", 0)], timeout_s=TIMEOUT_S)
         await plant.start()
-        healthy = await latency_s(devices, 1)
-        devices[0].mode = "never"
-        beside_a_dead_one = await latency_s(devices, 100)
-        assert beside_a_dead_one < 1.5 * healthy + 0.01
+        client.connect("127.0.0.1", broker.port)
+        stack.callback(client.loop_stop)
+        client.loop_start()
+        yield Fleet(client, devices)
+
+
+async def test_d11_a_dead_device_does_not_delay_the_others(tmp_path: Path) -> None:
+    """Two like plants take turns, one with a dead device, so that the machine's noise falls on both; the ratio is judged.
+
+    What is left of it, 1.05 to 1.3, is the work of keeping the dead one's values. Nobody ever waits for it.
+    """
+    folders = [tmp_path / name for name in ("healthy", "stricken")]
+    for folder in folders:
+        folder.mkdir()
+    async with start_fleet(folders[0], 8) as healthy, start_fleet(folders[1], 8) as stricken:
+        stricken.devices[0].mode = "never"
+        taken: list[tuple[float, float]] = []
+        for number in range(1, 141):
+            if number % 2:
+                taken.append((await healthy.latency_s(number), await stricken.latency_s(number)))
+            else:
+                later = await stricken.latency_s(number)
+                taken.append((await healthy.latency_s(number), later))
+        assert len(stricken.devices[0].seen) >= 1
+        assert max(beside_a_dead_one for _, beside_a_dead_one in taken) < TIMEOUT_S / 2
+        assert statistics.median(beside_a_dead_one / alone for alone, beside_a_dead_one in taken[20:]) < 1.5
 
 
 async def test_devices_at_one_address_share_one_link_whatever_their_timeouts(plant: Plant, device: FaultDevice) -> None:
