@@ -5,6 +5,10 @@ import struct
 import sys
 from typing import Final
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 # A peer that went without a word is found after IDLE_S + COUNT * INTERVAL_S seconds.
 IDLE_S: Final = 30
 INTERVAL_S: Final = 10
@@ -32,3 +36,10 @@ def discard_unsent(sock: socket.socket, discard: bool) -> None:
     """
     layout = "hh" if sys.platform == "win32" else "ii"
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(layout, discard, 0))
+
+
+def unacknowledged(sock: socket.socket) -> int | None:
+    """Bytes sent that the peer's system has not acknowledged; None where this system does not tell (tcp(7), SIOCOUTQ)."""
+    if sys.platform != "linux":
+        return None
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -1,32 +1,16 @@
-"""A Modbus client on pymodbus' asyncio client, with every reply checked before it counts.
-
-pymodbus keeps the connection, the transaction ids and the requests' encoding. Receiving is ours (`_Wire`), because its
-own reading takes replies with too few registers, another function or transaction id 0 for success, lets decode errors
-escape into the event loop, keeps a request waiting after its connection is lost and hoards the last 20 chunks received.
-"""
+"""A Modbus client with every reply checked before it counts; what is sent goes out through pymodbus (links/modbus_wire.py)."""
 
 import asyncio
-import logging
 import struct
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient, AsyncModbusUdpClient
-from pymodbus.client.base import ModbusBaseClient
-from pymodbus.exceptions import ModbusException
-from pymodbus.framer import FramerBase, FramerType
-from pymodbus.transaction import TransactionManager
-from pymodbus.transport import CommParams
-
-from links.keepalive import discard_unsent, set_keepalive
+from links.modbus_wire import CONNECT_ERRORS, READ, NoReply, Wire, WireClient, make_client
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.decoding import unpack_bits
-from scada.modbus.endpoint import Endpoint, Transport
+from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import (
-    MAX_ADU,
     MAX_READ_BITS,
     MAX_READ_REGISTERS,
     MAX_READ_WRITE_REGISTERS,
@@ -36,7 +20,6 @@ from scada.modbus.limits import (
     TABLE_SIZE,
     Table,
 )
-from scada.modbus.mbap import FrameReader
 from scada.modbus.pdu import (
     Function,
     MaskWriteRequest,
@@ -46,17 +29,6 @@ from scada.modbus.pdu import (
     WriteRequest,
     decode_response,
 )
-from scada.modbus.rtu import find_reply
-
-# More than this after one request is a flood, not a reply behind some stale ones.
-MAX_RECEIVED: Final = 16 * MAX_ADU
-
-# ValueError and OverflowError: a host name, port or line setting that cannot be. termios.error: one that this line refuses.
-_CONNECT_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError)
-if sys.platform != "win32":
-    import termios
-
-    _CONNECT_ERRORS += (termios.error,)
 
 _READ_FUNCTION: Final = {
     Table.COIL: Function.READ_COILS,
@@ -64,129 +36,10 @@ _READ_FUNCTION: Final = {
     Table.HOLDING_REGISTER: Function.READ_HOLDING_REGISTERS,
     Table.INPUT_REGISTER: Function.READ_INPUT_REGISTERS,
 }
-_READ: Final[dict[Table, Callable[..., Awaitable[Any]]]] = {
-    Table.COIL: ModbusBaseClient.read_coils,
-    Table.DISCRETE_INPUT: ModbusBaseClient.read_discrete_inputs,
-    Table.HOLDING_REGISTER: ModbusBaseClient.read_holding_registers,
-    Table.INPUT_REGISTER: ModbusBaseClient.read_input_registers,
-}
 _TABLE: Final = {function: table for table, function in _READ_FUNCTION.items()} | {
     Function.WRITE_SINGLE_COIL: Table.COIL,
     Function.WRITE_MULTIPLE_COILS: Table.COIL,
 }
-
-
-class _Reply:
-    """A reply's PDU with what pymodbus' `execute` looks at."""
-
-    __slots__ = ("dev_id", "pdu", "retries", "transaction_id")
-
-    def __init__(self, unit_id: int, transaction_id: int, pdu: bytes) -> None:
-        self.dev_id = unit_id
-        self.transaction_id = transaction_id
-        self.pdu = pdu
-        self.retries = 0
-
-
-class _Wire(TransactionManager):
-    """pymodbus' transaction manager that finds the reply itself, and ends a request when its connection ends."""
-
-    def __init__(self, params: CommParams, framer: FramerBase, transport: Transport) -> None:
-        super().__init__(params, framer, 0, False, None, None, None)
-        self._transport = transport
-        self._frames = FrameReader() if transport.has_transaction_ids else None
-        self.unit_id = 0
-        self._request: Request | None = None
-        self._made = asyncio.Event()
-        self.received = 0
-
-    async def open(self, timeout_s: float) -> None:
-        """Connect. Unlike connect() it lets the reason of a failure through."""
-        async with asyncio.timeout(timeout_s):
-            transport, _ = await self.call_create()
-            try:
-                await self._made.wait()  # a serial transport is set up an iteration later
-            except asyncio.CancelledError:
-                self.loop.call_soon(transport.abort)
-                raise
-        if self._transport in (Transport.TCP, Transport.RTU_OVER_TCP):
-            sock = transport.get_extra_info("socket")
-            set_keepalive(sock)
-            discard_unsent(sock, True)
-
-    def expect(self, unit_id: int, request: Request) -> None:
-        """The next thing sent is `request`; what was received before it is of no interest."""
-        self.unit_id = unit_id
-        self._request = request
-        self.received = 0
-
-    def drop(self, error: LinkError | ProtocolError) -> None:
-        """Close at once; the request in flight, if any, ends with `error`, and what of it is still here is never sent."""
-        if self._transport is not Transport.UDP and self.transport is not None:
-            self._take_back(self.transport)
-        self._fail(error)
-        self.close()
-
-    def _take_back(self, transport: Any) -> None:
-        """A request that nobody waits for any more must not arrive after a newer one that goes over another connection."""
-        if self._transport is Transport.SERIAL:
-            with suppress(*_CONNECT_ERRORS):  # the line is gone, and what was to go out with it
-                transport.sync_serial.reset_output_buffer()
-        elif self._request is None and not transport.is_closing():
-            discard_unsent(transport.get_extra_info("socket"), False)  # nothing is on its way: a polite end
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        """Everything received comes through here, whatever the transport."""
-        self.received += len(data)
-        try:
-            if self.received > MAX_RECEIVED:
-                raise ProtocolError(f"flood: more than {MAX_RECEIVED} bytes after one request")
-            reply = self._find_rtu(data) if self._frames is None else self._find_mbap(data, self._frames)
-        except ProtocolError as error:
-            self.drop(error)
-            return
-        if reply is not None and not self.response_future.done():
-            self._request = None
-            self.response_future.set_result(reply)
-
-    def callback_connected(self) -> None:
-        super().callback_connected()
-        self._made.set()
-
-    def callback_disconnected(self, exc: Exception | None) -> None:
-        super().callback_disconnected(exc)
-        self._fail(LinkError(f"connection lost: {exc}" if exc else "connection closed by the device"), exc)
-
-    def error_received(self, exc: Exception) -> None:
-        """UDP: nobody listens there (ICMP)."""
-        self._fail(LinkError(f"not reachable: {exc}"), exc)
-
-    def _fail(self, error: LinkError | ProtocolError, cause: Exception | None = None) -> None:
-        if self._request is not None and not self.response_future.done():
-            self._request = None
-            error.__cause__ = cause
-            self.response_future.set_exception(error)
-
-    def _find_rtu(self, data: bytes) -> _Reply | None:
-        if self._request is None:
-            return None
-        self.recv_buffer += data
-        pdu = find_reply(self.recv_buffer, self.unit_id, self._request)
-        return None if pdu is None else _Reply(self.unit_id, 0, pdu)
-
-    def _find_mbap(self, data: bytes, frames: FrameReader) -> _Reply | None:
-        """Frames of other transactions are discarded, and reading goes on (Guide 4.4.1.3)."""
-        reply = None
-        frames.feed(data)
-        while (frame := frames.next_frame()) is not None:
-            if self._request is None or frame.transaction != self.request_transaction_id:
-                continue
-            if frame.unit_id != self.unit_id:
-                raise ProtocolError(f"reply of unit {frame.unit_id}")
-            reply = reply or _Reply(frame.unit_id, frame.transaction, frame.pdu)
-        if self._transport is Transport.UDP and frames.waiting:
-            raise ProtocolError("datagram ends within a frame")
-        return reply
 
 
 class ModbusClient:
@@ -194,7 +47,7 @@ class ModbusClient:
 
     It never reconnects and never repeats: the caller owns backoff and retries. After a timeout, a broken reply or a
     cancelled request the connection is closed, so that a late reply never meets the next request; `connect()` opens a
-    new one.
+    new one. Only when replies name their request and other units answer, it outlives the silence of one unit.
 
     Every method raises only: LinkError (not connected, no reply in time, connection lost), ProtocolError (remote: a
     reply that is not an answer to the request; local: an argument outside the protocol's limits), DeviceRefused (an
@@ -204,8 +57,8 @@ class ModbusClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._lock = asyncio.Lock()
-        self._client: ModbusBaseClient | None = None
-        self._wire: _Wire | None = None
+        self._client: WireClient | None = None
+        self._wire: Wire | None = None
         self._last_transaction = 0
         self._is_asking = False
         self._late_until: dict[int, float] = {}
@@ -226,11 +79,11 @@ class ModbusClient:
             self._drop(LinkError("closed"))
             self._is_asking = False
             try:
-                client, wire = _create(self.endpoint)
+                client, wire = make_client(self.endpoint)
                 await wire.open(self.endpoint.connect_timeout_s)
             except TimeoutError as exc:
                 raise LinkError(f"{self.endpoint}: no connection within {self.endpoint.connect_timeout_s} s") from exc
-            except _CONNECT_ERRORS as exc:
+            except CONNECT_ERRORS as exc:
                 raise LinkError(f"{self.endpoint}: no connection: {exc}") from exc
             wire.next_tid = self._last_transaction  # a port may be used again while old datagrams are on their way
             self._client, self._wire = client, wire
@@ -253,8 +106,8 @@ class ModbusClient:
         """The data of one read, as it came: `count` registers (1-125) big-endian, or bits (1-2000) eight a byte, lowest first."""
         self._check(unit_id, address, count, MAX_READ_BITS if table.is_bits else MAX_READ_REGISTERS)
 
-        def send(client: ModbusBaseClient) -> Awaitable[Any]:
-            return _READ[table](client, address, count=count, device_id=unit_id)
+        def send(client: WireClient) -> Awaitable[Any]:
+            return READ[table](client, address, count=count, device_id=unit_id)
 
         return await self._ask(unit_id, ReadRequest(_READ_FUNCTION[table], address, count), send)
 
@@ -326,7 +179,7 @@ class ModbusClient:
             ),
         )
 
-    async def _ask(self, unit_id: int, request: Request, send: Callable[[ModbusBaseClient], Awaitable[Any]]) -> bytes:
+    async def _ask(self, unit_id: int, request: Request, send: Callable[[WireClient], Awaitable[Any]]) -> bytes:
         """Send one request and return the data of its checked reply.
 
         On a transport without transaction ids it first waits until `timeout_s` have passed since a request to the same
@@ -344,8 +197,7 @@ class ModbusClient:
             wire.expect(unit_id, request)
             self._is_asking = True
             try:
-                reply: _Reply = await send(client)
-                data = decode_response(request, reply.pdu)
+                data = decode_response(request, await send(client))
                 self._is_asking = False
                 return data
             except DeviceRefused as exc:
@@ -353,12 +205,14 @@ class ModbusClient:
                 raise DeviceRefused(f"{self._where(unit_id, request)}: {exc}", exc.code) from exc
             except ProtocolError as exc:
                 raise self._dropped(ProtocolError(f"{self._where(unit_id, request)}: {exc}")) from exc
+            except NoReply as exc:
+                error = LinkError(f"{self._where(unit_id, request)}: {exc}")
+                if wire.may_stay():
+                    self._is_asking = False
+                    raise error from exc
+                raise self._dropped(error) from exc
             except (LinkError, OSError) as exc:
                 raise self._dropped(LinkError(f"{self._where(unit_id, request)}: {exc}")) from exc
-            except ModbusException as exc:  # with retries, ids and decoding out of pymodbus' hands: no reply in time
-                what = f"{wire.received} bytes but no reply" if wire.received else "no reply"
-                text = f"{self._where(unit_id, request)}: {what} within {self.endpoint.timeout_s} s"
-                raise self._dropped(LinkError(text)) from exc
             except asyncio.CancelledError:
                 self._drop(LinkError("cancelled"))
                 raise
@@ -391,27 +245,3 @@ class ModbusClient:
         table = _TABLE.get(Function(request.function), Table.HOLDING_REGISTER)
         count = 1 if isinstance(request, MaskWriteRequest) else request[2]
         return f"{self.endpoint} unit {unit_id} {table} {request.address} x {count}"
-
-
-def _create(endpoint: Endpoint) -> tuple[ModbusBaseClient, _Wire]:
-    # pymodbus dumps its packet history on every error; each error is ours to report.
-    logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
-    limits: dict[str, Any] = {"timeout": endpoint.timeout_s, "retries": 0, "reconnect_delay": 0}
-    client: ModbusBaseClient
-    if endpoint.transport is Transport.SERIAL:
-        client = AsyncModbusSerialClient(
-            endpoint.serial_port,
-            baudrate=endpoint.baudrate,
-            parity=endpoint.parity,
-            stopbits=endpoint.stopbits,
-            bytesize=endpoint.bytesize,
-            **limits,
-        )
-    elif endpoint.transport is Transport.UDP:
-        client = AsyncModbusUdpClient(endpoint.host, port=endpoint.port, **limits)
-    else:
-        framer = FramerType.SOCKET if endpoint.transport is Transport.TCP else FramerType.RTU
-        client = AsyncModbusTcpClient(endpoint.host, port=endpoint.port, framer=framer, **limits)
-    wire = _Wire(client.comm_params, client.ctx.framer, endpoint.transport)
-    client.ctx = wire
-    return client, wire

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 
 from scada.errors import ConfigError, Fault
 from scada.modbus.endpoint import Endpoint, Transport
-from scada.modbus.limits import Table
+from scada.modbus.limits import TCP_PORT, TLS_PORT, Table
 from scada.modbus.registers import Order, RegisterType, codec
 from scada.paths import compile_path
 from scada.scaling import OutOfLimits
@@ -148,9 +148,14 @@ def _host_fault(host: str) -> str:
 class ModbusNetwork:
     """One Modbus endpoint: a TCP server, a gateway, a serial line."""
 
-    transport: Transport = spec("tcp, udp, rtu_over_tcp or serial", Transport.TCP)
+    transport: Transport = spec("tcp, tls, udp, rtu_over_tcp or serial", Transport.TCP)
     host: str | None = spec("host name or address (all but serial)", None, max_length=253)
-    port: int = spec("port of the server", 502, minimum=1, maximum=65535)
+    port: int | None = spec("port of the server; 502, for tls 802, when left out", None, minimum=1, maximum=65535)
+    tls_ca: str | None = spec(
+        "file of the certificates to trust, PEM (tls); those of the system when left out", None, max_length=1000
+    )
+    tls_cert: str | None = spec("file of our certificate, PEM (tls)", None, max_length=1000)
+    tls_key: str | None = spec("file of our private key, PEM without a password (tls)", None, max_length=1000)
     serial_port: str | None = spec("device file of the serial line, for example /dev/ttyUSB0", None, max_length=253)
     baudrate: int = spec("bits per second on the serial line", 9600, minimum=300, maximum=4_000_000)
     parity: str = spec("N, E or O", "N", max_length=1)
@@ -182,6 +187,12 @@ class ModbusNetwork:
             yield Fault("host", f"is required for {self.transport}")
         elif fault := _host_fault(self.host):
             yield Fault("host", fault)
+        if self.transport is not Transport.TLS:
+            for name in ("tls_ca", "tls_cert", "tls_key"):
+                if getattr(self, name) is not None:
+                    yield Fault(name, f"belongs to transport tls, not to {self.transport}")
+        elif (self.tls_cert is None) != (self.tls_key is None):
+            yield Fault("tls_cert", "goes together with tls_key")
         if self.parity not in ("N", "E", "O"):
             yield Fault("parity", f"must be one of N, E, O, not {self.parity!r}")
 
@@ -189,10 +200,11 @@ class ModbusNetwork:
     def endpoint(self) -> Endpoint:
         """What identifies the link: devices with equal endpoints share one connection."""
         serial = self.transport is Transport.SERIAL
+        port = TLS_PORT if self.transport is Transport.TLS else TCP_PORT
         return Endpoint(
             transport=self.transport,
             host="" if serial else self.host or "",
-            port=0 if serial else self.port,
+            port=0 if serial else self.port or port,
             serial_port=self.serial_port or "" if serial else "",
             baudrate=self.baudrate,
             parity=self.parity,
@@ -201,6 +213,9 @@ class ModbusNetwork:
             timeout_s=self.timeout_s,
             connect_timeout_s=self.connect_timeout_s,
             gap_ms=self.gap_ms,
+            tls_ca=self.tls_ca or "",
+            tls_cert=self.tls_cert or "",
+            tls_key=self.tls_key or "",
         )
 
 

@@ -67,7 +67,7 @@ class ModbusLink:
     @property
     def learned(self) -> Sequence[str]:
         """In words, what this link has learned of its devices. Another answer than before: a new plan would be a better one."""
-        texts = list(self._learned.texts())
+        texts = [*self._learned.texts(), *self._writer.learned]
         self._cost.update()
         if self._cost.is_measured:
             texts.append(f"a request costs as much as reading {self._cost.worth} registers")

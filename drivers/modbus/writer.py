@@ -23,6 +23,19 @@ class ModbusWriter:
         """The link is up as far as is known."""
         return self.client.connected
 
+    @property
+    def learned(self) -> list[str]:
+        """Which functions which units do not have, in words."""
+        masks = [
+            f"unit {unit_id} has no function 22: bits are read, changed and written back"
+            for unit_id in self._without_mask
+        ]
+        singles = [
+            f"unit {unit_id} has no function {5 if table is Table.COIL else 6}"
+            for unit_id, table in self._without_single
+        ]
+        return sorted(masks + singles)
+
     async def connect(self) -> None:
         """Open the link; raises LinkError."""
         await self.client.connect()

@@ -8,6 +8,7 @@ class Transport(StrEnum):
     """How Modbus frames travel to an endpoint."""
 
     TCP = "tcp"
+    TLS = "tls"
     UDP = "udp"
     RTU_OVER_TCP = "rtu_over_tcp"
     SERIAL = "serial"
@@ -15,16 +16,17 @@ class Transport(StrEnum):
     @property
     def has_transaction_ids(self) -> bool:
         """True where a reply names its request (MBAP), so that a late one can be told from the right one."""
-        return self in (Transport.TCP, Transport.UDP)
+        return self in (Transport.TCP, Transport.TLS, Transport.UDP)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address to connect to, and how; endpoints with equal `address` share one link.
 
-    `host` and `port` are used by TCP, UDP and RTU over TCP; `serial_port` (a device file) and the line settings by
-    serial. `timeout_s` is one deadline for a whole request, `connect_timeout_s` one for a whole connect; `gap_ms` is
-    the silence kept between the end of one request and the start of the next.
+    `host` and `port` are used by all transports but serial, `serial_port` (a device file) and the line settings by serial.
+    `tls_ca`, `tls_cert` and `tls_key` are files: whom TLS trusts (empty: whom the system trusts), and who we are, if
+    anybody. `timeout_s` is one deadline for a whole request, `connect_timeout_s` one for a whole connect; `gap_ms` is the
+    silence kept between the end of one request and the start of the next.
     """
 
     transport: Transport = Transport.TCP
@@ -38,13 +40,19 @@ class Endpoint:
     timeout_s: float = 1.0
     connect_timeout_s: float = 3.0
     gap_ms: int = 0
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """What the link is known by. Times and line settings are no part of it: one device is never called twice at once."""
+        """What the link is known by. Times and line settings are no part of it: one device is never called twice at once.
+
+        Our certificate is part of it: to another one a device may grant other rights.
+        """
         if self.transport is Transport.SERIAL:
             return self.transport, self.serial_port, 0
-        return self.transport, self.host.lower(), self.port
+        return f"{self.transport} {self.tls_cert}".rstrip(), self.host.lower(), self.port
 
     def __str__(self) -> str:
         if self.transport is Transport.SERIAL:

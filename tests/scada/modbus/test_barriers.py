@@ -20,10 +20,10 @@ class Device:
         self.illegal, self.longest = illegal, longest
         self.asked = self.refused = 0
 
-    def poll(self, wanted: list[Extent], learned: Learned, limits: ReadLimits = ReadLimits()) -> set[int]:
+    def poll(self, wanted: list[Extent], learned: Learned, limits: ReadLimits | None = None) -> set[int]:
         """One cycle as field_server does it; the members that were read."""
         read: set[int] = set()
-        queue = plan_reads(wanted, limits, COST, learned.barriers)
+        queue = plan_reads(wanted, limits or ReadLimits(), COST, learned.barriers)
         while queue:
             block = queue.pop(0)
             self.asked += 1

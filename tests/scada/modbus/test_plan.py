@@ -1,6 +1,6 @@
 """Read plans: no value torn or forgotten, no limit or barrier crossed, never dearer than one request for each value."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import example, given
@@ -78,7 +78,7 @@ def test_no_other_plan_costs_less(addresses: set[int], limit: int, cost: ReadCos
     for parts in range(len(ordered)):
         for cuts in combinations(range(1, len(ordered)), parts):
             edges = (0, *cuts, len(ordered))
-            counts = [ordered[b - 1] - ordered[a] + 1 for a, b in zip(edges, edges[1:], strict=False)]
+            counts = [ordered[b - 1] - ordered[a] + 1 for a, b in pairwise(edges)]
             if max(counts) <= limit:
                 assert planned <= sum(price(HOLDING, count, cost) for count in counts) * (1 + 1e-9)
 
