@@ -120,6 +120,23 @@ def test_s3_garbage_in_the_files_place_is_reported_and_left(engine: Engine, path
     assert path.read_bytes() == b"\0garbage" * 4_096
 
 
+def test_s3_the_log_of_changes_is_not_written_into_a_file_that_took_the_olds_place(engine: Engine, path: Path) -> None:
+    wal = path.with_name(f"{path.name}-wal")
+    store = ConfigStore(engine)
+    store.create_device(DEVICE)
+    changes = wal.read_bytes()
+    # No connection is left: the next use would make one, and closing that would write.
+    engine.dispose()
+    path.rename(f"{path}.old")
+    path.write_bytes(b"\0garbage" * 4_096)
+    wal.write_bytes(changes)
+    for _ in range(3):
+        with pytest.raises(LinkError, match="replaced"):
+            store.list_devices()
+    engine.dispose()
+    assert (path.read_bytes(), wal.read_bytes()) == (b"\0garbage" * 4_096, changes)
+
+
 def test_s3_pages_overwritten_at_run_time_are_reported_and_moved_aside_at_the_next_start(
     engine: Engine, path: Path
 ) -> None:
