@@ -1,0 +1,188 @@
+"""The field server's speed: many Modbus devices in a process of their own, a real broker, a real subscriber."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bench.table import Row
+from storage.config_store import ConfigStore
+from storage.engine import open_engine
+from storage.migrate import migrate
+from tests.support.brokers import Broker, start_mosquitto
+from tests.support.processes import Process, clean_environment
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PER_BLOCK = 4
+"""Floats before each gap of two registers: 20 % of the addresses are gaps."""
+
+
+class Farm:
+    """The devices' process."""
+
+    def __init__(self, count: int, dead: int = 0) -> None:
+        command = [sys.executable, "-m", "bench.peers.plc_farm", str(count), str(dead)]
+        self._popen = subprocess.Popen(
+            command, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._popen.stdout is not None
+        self.ports = [int(port) for port in self._popen.stdout.readline().split()]
+        self.dead = dead
+
+    def tell(self, line: str) -> None:
+        """`mark` or `restart`, and wait until it is done."""
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._popen.stdin.write(f"{line}\n")
+        self._popen.stdin.flush()
+        assert self._popen.stdout.readline() == "done\n"
+
+    def close(self) -> dict[str, Any]:
+        """End it; what it counted."""
+        out, _ = self._popen.communicate(timeout=60)
+        counted: dict[str, Any] = json.loads(out)
+        return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a run showed. Seconds; memory in MB; `cpu` is the share of one core; `changes` a second as a subscriber saw them."""
+
+    tags_per_s: float
+    changes_per_s: float
+    cpu: float
+    memory_mb: float
+    period_p99_s: float
+    requests_per_s: float
+
+
+@contextmanager
+def plant(folder: Path, broker: Broker, farm: Farm, tags: int, gaps: bool = True) -> Iterator[Process]:
+    """The field server with a tag of type float32 for each value of each device, once a second."""
+    uri = f"sqlite:///{folder}/bench.sqlite"
+    engine = open_engine(uri)
+    migrate(engine)
+    store = ConfigStore(engine)
+    for number, port in enumerate(farm.ports):
+        store.create_device(
+            {
+                "name": f"plc{number}",
+                "network": {"modbus": {"host": "127.0.0.1", "port": port}},
+                "tags": [
+                    {
+                        "name": f"v{tag}",
+                        "bindings": [
+                            {
+                                "protocol": "modbus",
+                                "direction": "inout",
+                                "period_ms": 1000,
+                                "address": {
+                                    "register": 2 * (tag + (tag // PER_BLOCK if gaps else 0)),
+                                    "type": "float32",
+                                },
+                            }
+                        ],
+                    }
+                    for tag in range(tags)
+                ],
+            }
+        )
+    engine.dispose()
+    environment = clean_environment(
+        MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port, SQLALCHEMY_DATABASE_URI=uri, TAGWIRE_DATA_DIR=folder
+    )
+    process = Process([sys.executable, "-m", "field_server"], environment)
+    try:
+        yield process.wait_ready(60)
+    finally:
+        process.close()
+
+
+class Changes:
+    """Counts what arrives on the bus, in paho's thread, without looking into it more than it must."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.count = 0
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._count
+        self._client.connect("127.0.0.1", broker.port)
+        self._client.subscribe("tagwire/data/+/+", 0)
+        self._client.loop_start()
+
+    def _count(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
+        self.count += message.payload.count(b'"good"')
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def measure(process: Process, broker: Broker, farm: Farm, tags: int, seconds: float) -> Load:
+    """Let it run for `seconds` after it has settled, then end the farm."""
+    time.sleep(5)
+    changes = Changes(broker)
+    time.sleep(1)
+    farm.tell("mark")
+    begun, cpu, seen = time.monotonic(), cpu_s(process.pid), changes.count
+    time.sleep(seconds)
+    took, used, told = time.monotonic() - begun, cpu_s(process.pid) - cpu, changes.count - seen
+    memory = memory_mb(process.pid)
+    counted = farm.close()
+    changes.close()
+    periods = [
+        after - before
+        for times in counted["reads"][farm.dead :]
+        for before, after in pairwise(times)
+    ]
+    reads = sum(len(times) for times in counted["reads"])
+    p99 = statistics.quantiles(periods, n=100)[98]
+    return Load(tags * reads / took, told / took, used / took, memory, p99, counted["requests"] / took)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mb(pid: int) -> float:
+    """Memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 1e6
+
+
+def run(quick: bool) -> list[Row]:
+    """Everything about polling."""
+    devices, tags, seconds = (20, 200, 5) if quick else (100, 1000, 20)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name, start_mosquitto(Path(name) / "broker") as broker:
+        farm = Farm(devices)
+        with plant(Path(name), broker, farm, tags) as process:
+            load = measure(process, broker, farm, tags, seconds)
+        title = f"polling {devices} x {tags} floats at 1 s, 20 % gaps"
+        wanted = devices * tags
+        rows += [
+            _row(f"{title}: read", load.tags_per_s, "tags/s", f">= {wanted:,}", load.tags_per_s >= 0.99 * wanted),
+            _row(f"{title}: changes on the bus", load.changes_per_s, "1/s", "all", load.changes_per_s >= 0.98 * wanted),
+            _row(f"{title}: field_server", 100 * load.cpu, "% of a core", "<= 60", load.cpu <= 0.6),
+            _row(f"{title}: period p99", load.period_p99_s, "s", "<= 1.2", load.period_p99_s <= 1.2),
+            _row(f"{title}: memory", load.memory_mb, "MB", "<= 300", load.memory_mb <= 300),
+            _row(f"{title}: requests", load.requests_per_s, "1/s", "", True),
+        ]
+    return rows
+
+
+def _row(figure: str, ours: float, unit: str, target: str, met: bool, **peers: float) -> Row:
+    return {"figure": figure, "ours": ours, "peers": peers, "unit": unit, "target": target, "met": met}
