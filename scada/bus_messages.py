@@ -15,6 +15,8 @@ from scada.values import TYPE_NAMES, BadValue, Quality, Reason, RejectCode, Samp
 _QUALITIES = {each.value: each for each in Quality}
 _REASONS = {each.value: each for each in Reason}
 _MAX_TIME_MS = 2**53
+MAX_STATE_BYTES = 32 * 1024 * 1024
+"""A state holds every tag of its device: 100,000 of them take about 8 MiB. Only programs of ours publish states."""
 
 
 class LinkReport(NamedTuple):
@@ -58,7 +60,7 @@ def state_document(samples: Iterable[Sample]) -> dict[str, list[Any]]:
 
 def decode_state(payload: bytes) -> tuple[list[Sample], list[str]]:
     """As decode_data, of a `state` message."""
-    document = decode_payload(payload)
+    document = decode_payload(payload, MAX_STATE_BYTES)
     if not isinstance(document, dict):
         raise BadValue(RejectCode.WRONG_TYPE, f"must be an object of samples, not {_kind(document)}")
     return samples_by_tag(document)
@@ -111,6 +113,8 @@ def _sample(tag: Any, rest: Any) -> Sample:
     reason, late = Reason.NONE, False
     if more:
         extra = more[0]
+        if not isinstance(extra, Mapping):
+            raise BadValue(RejectCode.WRONG_TYPE, f"what stands beside it must be an object, not {_kind(extra)}")
         reason = _REASONS.get(extra.get("reason", ""), Reason.NONE)
         late = extra.get("late") is True
     return Sample(tag, _known(value), _QUALITIES[quality], time_ms, reason, late)
