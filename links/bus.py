@@ -38,8 +38,8 @@ LATE_TICK_S = 0.25
 """And this long while they cannot be sent: fewer, longer batches for the disk."""
 WINDOW = 256
 """Messages sent and not acknowledged. More would not be faster, and all of them are sent again after a lost connection."""
-RETAINED_SHARE = 4
-"""Retained messages take at most this fraction of the window, so that thousands of states do not hold up changes."""
+RETAINED_WINDOW = 8
+"""Retained messages among them: they take a broker longer, and changes queue behind them (measured with the embedded one)."""
 HOLD_SAMPLES = 50_000
 """Changes that wait for room in the window before they go to the backlog."""
 UPKEEP_S = 0.25
@@ -95,6 +95,7 @@ class Bus:
         self._opening: asyncio.Task[None] | None = None
         self._beat_topic = topics.heartbeat(owner)
         self._heartbeat = Heartbeat()
+        self._passed_on = asyncio.Event()  # as `online`, to wait for
         self._published = self._late = self._poisoned = self._refused = 0
         self._last_failure = ""
         will = Will(
@@ -134,10 +135,14 @@ class Bus:
         self._spill()
         await self._backlog.close()
 
+    async def connected(self) -> None:
+        """Wait until it is online; without end while it is not."""
+        await self._passed_on.wait()
+
     @property
     def online(self) -> bool:
         """Whether the broker passes messages on: a heartbeat of this connection came back, and none is missing since."""
-        return self._heartbeat.came_back and self._link.online.is_set()
+        return self._passed_on.is_set()
 
     @property
     def error(self) -> str | None:
@@ -266,9 +271,8 @@ class Bus:
         if not self._link.online.is_set():
             return
         room = min(WINDOW, self._link.window)
-        share = max(room // RETAINED_SHARE, 1)
         try:
-            while self._retained and self._retained_sent < share:
+            while self._retained and self._retained_sent < min(RETAINED_WINDOW, room):
                 self._send_retained()
             while self._opened and len(self._window) + self._retained_sent < room:
                 if self._backlog:
@@ -293,6 +297,8 @@ class Bus:
 
     def _send_retained(self) -> None:
         taken = self._retained.take()
+        if self._retained.too_long:
+            self._fail(self._retained.too_long)
         if taken is None:
             return
         topic, payload = taken
@@ -316,6 +322,7 @@ class Bus:
         self._session += 1
         self._drained.set()
         self._heartbeat.begin()
+        self._passed_on.clear()
         self._retained_sent = 0
         if online:
             self._retained.all_again()
@@ -376,6 +383,8 @@ class Bus:
         if topic == self._beat_topic:
             if not self._heartbeat.came(payload):
                 self._fail(f"another program is {self._owner} on this bus: its heartbeats arrive here")
+            elif self._heartbeat.came_back:
+                self._passed_on.set()
             return
         try:
             for handler in self._handlers.find(topic):

@@ -13,6 +13,10 @@ SLOTS = 20
 """A second is cut into so many; each device has its own, so a thousand that change all the time do not come at once."""
 
 
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 1024
+"""The embedded broker ends the connection that brings a longer one (4 MiB with its topic), again and again."""
+
+
 class _Device:
     __slots__ = ("dirty", "link", "plan", "samples")
 
@@ -36,6 +40,8 @@ class Retained:
         self._cleared: dict[str, None] = {}  # devices whose topics are to be emptied, until that is sure
         self.changed = False
         """Whether `turn` has something to do."""
+        self.too_long = ""
+        """What could not be sent for its length last."""
 
     def put_samples(self, device: str, samples: Sequence[Sample]) -> None:
         """The state of `device` changed; it is sent when its turn comes."""
@@ -111,7 +117,9 @@ class Retained:
             kind, device = next(iter(self._due))
             del self._due[(kind, device)]
             payload = self._payload(kind, device)
-            if payload is not None:
+            if payload is not None and len(payload) > MAX_MESSAGE_BYTES:
+                self.too_long = f"the {kind} of {device} is too long for a message: {len(payload)} bytes"
+            elif payload is not None:
                 return getattr(self._topics, kind)(self._owner, device), payload
         return None
 
