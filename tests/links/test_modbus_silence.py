@@ -58,7 +58,7 @@ async def test_the_connection_outlives_the_silence_of_one_unit(framing: str) -> 
 
 
 async def test_the_connection_outlives_the_silence_of_many_in_a_row() -> None:
-    async with OneBadUnit("never") as device, client_of(device, 0.06) as client:
+    async with OneBadUnit("never") as device, client_of(device, 0.1) as client:
         for _ in range(2):
             await read(client, GOOD)
             for unit_id in range(BAD, BAD + 8):

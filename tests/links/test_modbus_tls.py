@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +143,28 @@ async def test_a_device_without_tls_and_one_that_stops_within_the_handshake() ->
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             await refusal(Endpoint(Transport.TLS, "127.0.0.1", port, connect_timeout_s=0.5))
+
+
+async def test_a_device_that_takes_nothing_any_more_leaves_no_socket_behind(authority: Authority) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("device"))
+    ended = threading.Event()
+
+    def freeze() -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True):
+            ended.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        device = asyncio.create_task(asyncio.to_thread(freeze))
+        client = ModbusClient(replace(endpoint_of(authority, listener.getsockname()[1], None), timeout_s=0.2))
+        await client.connect()
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(LinkError, match="no reply within"):
+            await client.read(1, Table.HOLDING_REGISTER, 0, 1)
+        await asyncio.sleep(0.2)
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+        ended.set()
+        await device
 
 
 @pytest.mark.parametrize(("role", "may_write"), [("Operator", True), ("Viewer", False)])
