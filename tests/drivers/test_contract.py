@@ -325,6 +325,7 @@ async def test_a_wrong_answer_is_never_a_value(rig: Rig, mode: str) -> None:
             assert isinstance(outcome, LinkError | DeviceRefused | ProtocolError)
             assert getattr(outcome, "side", Side.REMOTE) is Side.REMOTE
         else:
+            assert len(outcome) == len(request.points)
             assert all(isinstance(value, BadValue) for value in outcome)
         await link.connect()
     await control.answer("good")
@@ -349,6 +350,35 @@ async def test_a_read_that_is_cancelled_leaves_the_link_usable(rig: Rig) -> None
         await control.answer("good")
         await link.connect()
         assert exactly(await values_of(link, rig.writable), rig.first)
+
+
+@with_peer
+async def test_a_late_answer_is_not_taken_for_the_next_one(rig: Rig) -> None:
+    control = controlled(rig)
+    link = await rig.connected()
+    await written(link, rig, rig.first)
+    (request,) = link.plan(rig.writable)
+    for _ in range(3):
+        await control.answer("silent")
+        waiting = asyncio.create_task(link.read(request))
+        await asyncio.sleep(TIMEOUT_S / 10)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await control.answer("late")
+        await link.connect()
+        assert exactly(await values_of(link, rig.writable), rig.first)
+
+
+@with_peer
+async def test_a_connection_that_ends_while_nobody_asks_is_noticed(rig: Rig) -> None:
+    control = controlled(rig)
+    link = await rig.connected()
+    await written(link, rig, rig.first)
+    await control.lose()
+    await control.come_back()
+    await asyncio.sleep(TIMEOUT_S / 5)
+    await link.connect()
+    assert exactly(await values_of(link, rig.writable), rig.first)
 
 
 @with_peer

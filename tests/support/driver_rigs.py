@@ -26,7 +26,10 @@ Answer = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a test does to the peer: takes it away, brings it back, makes it answer in a mode, "good" and "silent" among them."""
+    """What a test does to the peer: takes it away, brings it back, makes it answer in a mode.
+
+    Every peer has the modes "good", "silent", and "late": an answer to the request before stands in front of the right one.
+    """
 
     lose: Callable[[], Awaitable[None]]
     come_back: Callable[[], Awaitable[None]]
@@ -135,11 +138,18 @@ def _modbus(network: ModbusNetwork, control: Control) -> Rig:
     return Rig(MODBUS, network, other, writable, *values, read_only, unknown, "much", silent, control)
 
 
+def _late(packet: bytes) -> bytes:
+    """The packet as an answer to the request before it, with other values."""
+    transaction = int.from_bytes(packet[:2], "big") - 1 & 0xFFFF
+    return transaction.to_bytes(2, "big") + packet[2:9] + b"\x07" * len(packet[9:])
+
+
 @asynccontextmanager
 async def _pymodbus() -> AsyncIterator[Rig]:
     tampering: dict[str, Callable[[bytes], bytes]] = {
         "good": lambda packet: b"" if packet[6] == 9 else packet,
         "silent": lambda _: b"",
+        "late": lambda packet: _late(packet) + packet,
         "other_unit": lambda packet: packet[:6] + b"\x07" + packet[7:],
         "other_function": lambda packet: packet[:7] + b"\x01" + packet[8:],
         "cut": lambda packet: packet[:-1],
@@ -161,7 +171,9 @@ async def _fault_device() -> AsyncIterator[Rig]:
         device.absent = {9}
 
         async def answer(mode: str) -> None:
-            await device.set_mode({"silent": "never"}.get(mode, mode), {"exc": 4, "slow": 200}.get(mode, 0))
+            await device.set_mode(
+                {"silent": "never", "late": "stale_then_good"}.get(mode, mode), {"exc": 4, "slow": 200}.get(mode, 0)
+            )
 
         async def lose() -> None:
             await device.set_mode("refuse")

@@ -87,10 +87,14 @@ class LinePeer:
         }
         if self.mode in bad:
             return bad[self.mode]
+        late = json.dumps({"id": identity - 1, "values": [7.0] * len(request.get("read", ()))}).encode() + b"\n"
+        return (late if self.mode == "late" else b"") + self._good(request)
+
+    def _good(self, request: dict[str, Any]) -> bytes:
         unit = self.units.get(request["unit"])
         if unit is None:
             return b""
-        return json.dumps({"id": identity, **self._execute(unit, request)}).encode() + b"\n"
+        return json.dumps({"id": request["id"], **self._execute(unit, request)}).encode() + b"\n"
 
     def _execute(self, unit: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         names = request.get("read") or request["write"]
