@@ -25,11 +25,15 @@ def main() -> int:
         return EXIT_CONFIG
     from flask_app.app import create_app
     from flask_app.bridge import Limits
+    from flask_app.live import EXTENSION, Live
     from flask_app.metrics import refusal_counter
 
     app = create_app(settings)
     logging.getLogger("flask_app").info("REST on http://%s:%d", settings.host, settings.port)
-    serve(app, sock, Limits(body=settings.body_limit, threads=settings.threads), refusal_counter(app))
+    live: Live = app.extensions[EXTENSION]
+    live.start()
+    limits = Limits(body=settings.body_limit, threads=settings.threads)
+    serve(app, sock, limits, refusal_counter(app), ending=live.commands.let_go, ended=live.close)
     return 0
 
 

@@ -9,13 +9,14 @@ from click.core import ParameterSource
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 
-from flask_app import errors, metrics, pages
+from flask_app import errors, live, metrics, pages
 from flask_app.database import Database
 from flask_app.documentation import Documentation
 from flask_app.json_provider import OrjsonProvider
 from flask_app.probe import EXTENSION, Prober
 from flask_app.settings import Settings
 from scada.errors import ConfigError, Fault, LinkError, NotFound
+from scada.topics import BusTopics
 from storage.engine import INSTANCE_FOLDER
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     Without `settings` they come from the environment. Raises ConfigError for wrong settings and for a database that is not ours.
     """
+    is_served_by_flask = settings is None and click.get_current_context(silent=True) is not None
     if settings is None:
         settings = Settings.from_env()
         _warn_of_port(settings)
@@ -54,6 +56,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     database = Database()
     database.init_app(app)
     app.extensions[EXTENSION] = Prober()
+    live.register(
+        app,
+        live.Live(settings.mqtt, BusTopics(settings.bus.root), lambda: database.open(app)),
+        on_request=is_served_by_flask,
+    )
     _guard(app, settings)
     Documentation(app).serve()
     app.register_blueprint(pages.blueprint())

@@ -41,7 +41,8 @@ class Limits:
     """What requests may take. `body` is the longest body in bytes for a path; the other sizes are bytes too.
 
     `changes` of the `waiting` requests may be ones that change something: while the database is locked they all wait, for
-    up to `patience_s`, and others must still be let in. Requests to the paths `asking` wait for a device.
+    up to `patience_s`, and others must still be let in. Requests to the paths `asking` wait for a device, those to `commanding`
+    and to paths that end with /commands for the verdict on a command.
     """
 
     body: Callable[[str], int]
@@ -50,7 +51,9 @@ class Limits:
     threads: int = 8
     writers: int = 4
     askers: int = 4
+    commanders: int = 16
     asking: frozenset[str] = frozenset({"/api/v1/registers"})
+    commanding: frozenset[str] = frozenset({"/api/v1/device_ctrl", "/api/v1/device_call"})
     changes: int = 256
     patience_s: float = PATIENCE_S
     waiting: int = 512
@@ -78,6 +81,7 @@ class WsgiBridge:
         self._writers = ThreadPoolExecutor(limits.writers, thread_name_prefix="writer")
         # And whoever waits for a device keeps neither of them.
         self._askers = ThreadPoolExecutor(limits.askers, thread_name_prefix="asker")
+        self._commanders = ThreadPoolExecutor(limits.commanders, thread_name_prefix="commander")
         self._turns = Turns(limits.writers, limits.changes, limits.patience_s)
         self._running = 0
         self._buffered = 0
@@ -131,7 +135,7 @@ class WsgiBridge:
 
     def close(self, timeout_s: float) -> bool:
         """End the threads; whether all have finished what they were answering within the time."""
-        for pool in (self._readers, self._writers, self._askers):
+        for pool in (self._readers, self._writers, self._askers, self._commanders):
             pool.shutdown(wait=False, cancel_futures=True)
         with self._ended:
             return self._ended.wait_for(lambda: self._answering == 0, timeout_s)
@@ -154,8 +158,7 @@ class WsgiBridge:
         request = environ(scope, body)
         self._running += 1
         try:
-            if (asks := scope["path"] in self._limits.asking) or scope["method"] in _READING:
-                pool = self._askers if asks else self._readers
+            if (pool := self._pool(scope)) is not None:
                 return await loop.run_in_executor(pool, self._counted, request)
             gone = asyncio.ensure_future(disconnected(receive))
             try:
@@ -168,6 +171,17 @@ class WsgiBridge:
                 gone.cancel()
         finally:
             self._running -= 1
+
+    def _pool(self, scope: Message) -> ThreadPoolExecutor | None:
+        """The threads that answer a request; None for a change of the configuration, which has to wait for its turn."""
+        path: str = scope["path"]
+        if path in self._limits.asking:
+            return self._askers
+        if scope["method"] in _READING:
+            return self._readers
+        if path in self._limits.commanding or path.endswith("/commands"):
+            return self._commanders
+        return None
 
     def _counted(self, request: dict[str, Any]) -> Reply:
         with self._ended:

@@ -38,10 +38,19 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(app: WsgiApp, sock: socket.socket, limits: Limits, on_refused: OnRefused = lambda status: None) -> None:
+def serve(
+    app: WsgiApp,
+    sock: socket.socket,
+    limits: Limits,
+    on_refused: OnRefused = lambda status: None,
+    *,
+    ending: Callable[[], None] = lambda: None,
+    ended: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGTERM or SIGINT; then answer what was asked, close the connections and return.
 
-    `on_refused` is called with the status of each request that is refused before `app` sees it.
+    `on_refused` is called with the status of each request that is refused before `app` sees it, `ending` when the end has
+    begun (whoever waits is to be let go), `ended` when nothing is served any more.
     """
     bridge = WsgiBridge(app, limits, on_refused)
     members = {"max_connections": _max_connections(), "on_refused": staticmethod(on_refused)}
@@ -61,15 +70,20 @@ def serve(app: WsgiApp, sock: socket.socket, limits: Limits, on_refused: OnRefus
         backlog=_BACKLOG,
     )
     host, port = sock.getsockname()[:2]
-    server = _NotifyingServer(
-        config, lambda: notify_ready(f"REST on http://{host}:{port}"), lambda: bridge.hurry(_HURRY_S)
-    )
+
+    def hurry() -> None:
+        bridge.hurry(_HURRY_S)
+        ending()
+
+    server = _NotifyingServer(config, lambda: notify_ready(f"REST on http://{host}:{port}"), hurry)
     # uvicorn raises the signal again once it has ended, for a parent that wants to know; our exit code is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server.run(sockets=[sock])
-    if not bridge.close(_LAST_S):
+    all_answered = bridge.close(_LAST_S)
+    ended()
+    if not all_answered:
         # A thread cannot be stopped, and Python would wait for it. What it was doing was not acknowledged to anybody.
         _log.warning("ended in the middle of requests")
         logging.shutdown()

@@ -1,10 +1,19 @@
 """The REST application's settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from environs import validate
 
-from links.environment import PORT, open_environment, read_database_uri, seal
+from links.environment import (
+    PORT,
+    BusSettings,
+    MqttSettings,
+    open_environment,
+    read_bus,
+    read_database_uri,
+    read_mqtt,
+    seal,
+)
 
 _MIB = 1024 * 1024
 # What takes a whole configuration or a table of tags; every other body is one object, or a list of tags.
@@ -21,6 +30,8 @@ class Settings:
     max_body: int
     max_import: int
     threads: int
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    bus: BusSettings = field(default_factory=BusSettings)
 
     @classmethod
     def from_env(cls) -> "Settings":
@@ -38,6 +49,8 @@ class Settings:
             max_body=_MIB * (env.int("FLASK_APP_MAX_BODY_MB", 8, validate=size) or 0),
             max_import=_MIB * (env.int("FLASK_APP_MAX_IMPORT_MB", 32, validate=size) or 0),
             threads=env.int("FLASK_APP_THREADS", 8, validate=validate.Range(min=1, max=64)),
+            mqtt=read_mqtt(env),
+            bus=read_bus(env),
         )
         seal(env)
         return settings

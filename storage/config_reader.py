@@ -20,7 +20,7 @@ from scada.registry import Protocol, protocol
 from scada.schema import join, parse
 from scada.values import DataType
 from storage.engine import reading
-from storage.revisions import current_revision
+from storage.revisions import current_revision, found
 from storage.shapes import BINDING, DEVICE, ITEM, NETWORK, TAG, TERM, default_topic, unit_id
 
 # Devices read at a time: few statements, and never the rows of the whole plant in memory beside the records.
@@ -66,6 +66,13 @@ class ConfigReader:
                     result += load.batch(devices[start : start + BATCH])
             return result
 
+    def load_tags(self, device_id: int, tag_ids: Sequence[int] | None) -> DeviceConfig:
+        """One device with these of its tags (None: all), enabled or not; raises NotFound without the device."""
+        with reading(self.engine) as connection:
+            query = select(DEVICE.c.id, DEVICE.c.name, DEVICE.c.revision).where(DEVICE.c.id == device_id)
+            device = found(connection.execute(query).first(), "device", device_id)
+            return _Load(connection).batch([device], tag_ids)[0]
+
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
@@ -90,8 +97,10 @@ class _Load:
         query = select(ITEM.c.id, ITEM.c.data_type, _text(ITEM.c.scaling), _text(ITEM.c.limits), ITEM.c.deadband)
         self._items: dict[int, Row] = {row[0]: row for row in connection.execute(query)}
 
-    def batch(self, devices: Sequence[Row]) -> list[DeviceConfig]:
+    def batch(self, devices: Sequence[Row], tag_ids: Sequence[int] | None = None) -> list[DeviceConfig]:
+        """The devices with their tags, or with those of `tag_ids` only."""
         ids = [row[0] for row in devices]
+        wanted = TAG.c.device_id.in_(ids) if tag_ids is None else TAG.c.device_id.in_(ids) & TAG.c.id.in_(tag_ids)
         networks = self._grouped(
             select(NETWORK.c.device_id, NETWORK.c.protocol, _text(NETWORK.c.settings)).where(
                 NETWORK.c.device_id.in_(ids)
@@ -104,14 +113,14 @@ class _Load:
             select(
                 TAG.c.device_id, TAG.c.id, TAG.c.name, TAG.c.term_id, TAG.c.item_id, TAG.c.data_type,
                 _text(TAG.c.scaling), _text(TAG.c.limits), TAG.c.deadband,
-            ).where(TAG.c.device_id.in_(ids))
+            ).where(wanted)
         )  # fmt: skip
         bindings = self._grouped(
             select(
                 BINDING.c.tag_id, BINDING.c.id, BINDING.c.protocol, BINDING.c.direction, _text(BINDING.c.address),
                 _text(BINDING.c.options), _text(BINDING.c.scaling), _text(BINDING.c.limits),
                 BINDING.c.period_ms, BINDING.c.scan,
-            ).where(BINDING.c.tag_id == TAG.c.id, TAG.c.device_id.in_(ids))
+            ).where(BINDING.c.tag_id == TAG.c.id, wanted)
         )  # fmt: skip
         return [self._device(row, networks[row[0]], tags[row[0]], terms, bindings) for row in devices]
 
@@ -142,14 +151,14 @@ class _Load:
                 known[kind.name] = network
             except ConfigError as error:
                 faults += _below(f"network.{protocol_name}", error)
-        found = []
+        own = []
         for row in sorted(tags, key=_second):
             term = terms.get(row[3], "") if row[3] is not None else ""
             try:
-                found.append(self._tag(row, term, bindings.get(row[1], ()), known, faults))
+                own.append(self._tag(row, term, bindings.get(row[1], ()), known, faults))
             except ConfigError as error:
                 faults += _below(f"tags.{row[2]}", error)
-        return DeviceConfig(device_id, name, revision, known, tuple(found), tuple(faults))
+        return DeviceConfig(device_id, name, revision, known, tuple(own), tuple(faults))
 
     def _tag(
         self, row: Row, term: str, bindings: Sequence[Row], networks: Mapping[str, object], faults: list[Fault]

@@ -1,10 +1,13 @@
 """Finding what a name means: ids behind the names of devices and tags, and the revision that guards an object."""
 
+from collections.abc import Iterable
+
 from sqlalchemy import Engine, select
 
 from storage.engine import reading
 from storage.revisions import found
 from storage.shapes import DEVICE, TAG
+from storage.tags import CHUNK, chunks
 from storage.views import device_revision
 
 
@@ -32,3 +35,23 @@ class LookupStore:
         """The revision of a device, which is also that of its networks, terms, tags and bindings; NotFound without it."""
         with reading(self.engine) as connection:
             return device_revision(connection, device_id)
+
+    def device_names(self, device_ids: Iterable[int]) -> dict[int, tuple[str, bool]]:
+        """Name, and whether it is enabled, of devices by id; who is not there is left out."""
+        result: dict[int, tuple[str, bool]] = {}
+        with reading(self.engine) as connection:
+            for ids in chunks(set(device_ids)):
+                query = select(DEVICE.c.id, DEVICE.c.name, DEVICE.c.enabled).where(DEVICE.c.id.in_(ids))
+                result.update({row[0]: (row[1], row[2]) for row in connection.execute(query)})
+        return result
+
+    def tag_ids(self, device_id: int, names: Iterable[str]) -> dict[str, int]:
+        """The ids of a device's tags by name; who is not there is left out."""
+        result: dict[str, int] = {}
+        wanted = sorted(set(names))
+        with reading(self.engine) as connection:
+            for start in range(0, len(wanted), CHUNK):
+                part = wanted[start : start + CHUNK]
+                query = select(TAG.c.name, TAG.c.id).where(TAG.c.device_id == device_id, TAG.c.name.in_(part))
+                result.update(connection.execute(query).all())
+        return result

@@ -4,6 +4,7 @@ from flask_smorest import Blueprint
 
 from flask_app.api import (
     bindings,
+    commands,
     configuration,
     devices,
     items,
@@ -14,10 +15,12 @@ from flask_app.api import (
     table,
     tags,
     terms,
+    values,
 )
 
 
 def blueprints() -> tuple[Blueprint, ...]:
     """Every resource, in the order the documentation shows them."""
-    modules = (devices, networks, terms, items, tags, bindings, protocols, configuration, table, registers, rejects)
+    described = (devices, networks, terms, items, tags, bindings, protocols, configuration, table)
+    modules = (*described, values, commands, registers, rejects)
     return tuple(module.blueprint for module in modules)

@@ -32,7 +32,7 @@ _PROBLEMS = {
     415: "the body is of another media type",
     422: "the input has faults; `errors` lists every one",
     424: "the device did not answer, or refused",
-    503: "the database does not answer; try again",
+    503: "the database does not answer, or there is no broker where one is needed; try again",
     507: "the database's disk is full",
 }
 View = TypeVar("View", bound=Callable[..., Any])
@@ -119,6 +119,16 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
     def guarded(self) -> Callable[[View], View]:
         """Document If-Match."""
         return self.doc(parameters=[_IF_MATCH])  # type: ignore[no-any-return]
+
+    def commanding(self, schema: Any, result: Any, *, example: Any) -> Callable[[View], View]:
+        """A POST that asks a device for something and can wait for the end."""
+        location = {"Location": {"schema": {"type": "string"}, "description": "where its end can be seen"}}
+        return _chain(
+            self.problems(400, 404, 409, 413, 415, 422),
+            self.taking({"application/json": schema}, example),
+            self.alt_response(202, schema=result, description="on its way, as far as it is known", headers=location),
+            self.response(200, result, description="it has ended", headers=location),
+        )
 
     def asking(self, query: type[Schema]) -> Callable[[View], View]:
         """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""

@@ -23,3 +23,6 @@ TERM: Final[dict[str, Any]] = {"name": "meter", "settings": {"modbus": {"unit_id
 ITEM: Final[dict[str, Any]] = {"name": "flow", "data_type": "float", "unit": "m³/h", "limits": {"low": 0}}
 BULK: Final[dict[str, Any]] = {"tags": [{"device": "boiler", **TAG}]}
 WRITE: Final[dict[str, Any]] = {"device": "boiler", "register": 10, "type": "float32", "values": [21.5]}
+COMMAND: Final[dict[str, Any]] = {"value": 21.5}
+DEVICE_COMMAND: Final[dict[str, Any]] = {"device": "boiler", "values": {"setpoint": 60, "pump": True}}
+DEVICE_CALL: Final[dict[str, Any]] = {"device": "boiler", "tag": "temperature"}

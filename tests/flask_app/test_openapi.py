@@ -1,6 +1,7 @@
 """The OpenAPI document: every operation behaves as it says, and the page that shows it fetches nothing from elsewhere."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from flask_app.api.examples import BINDING
+from flask_app.live import EXTENSION, Live
+from links.environment import MqttSettings
+from tests.support.brokers import start_nats
+from tests.support.processes import wait_until
 from tests.support.rest import BOILER, application
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -27,14 +33,21 @@ KNOWN = {
     "item": "1",
     "binding": "2",
     "protocol": "modbus",
+    "command": "1",
 }
 EXAMPLES = 12
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     folder: Path = tmp_path_factory.mktemp("openapi")
-    return application(folder)
+    with start_nats(folder / "broker") as broker:
+        app = application(folder, mqtt=MqttSettings(port=broker.port))
+        live: Live = app.extensions[EXTENSION]
+        live.start()
+        wait_until(lambda: live.online)
+        yield app
+        live.close()
 
 
 def _operations() -> list[str]:
@@ -62,6 +75,15 @@ def _operations() -> list[str]:
             "/api/v1/protocols/{protocol}": "get",
             "/api/v1/config": "get post put",
             "/api/v1/tags.csv": "get post",
+            "/api/v1/tags/{tag}/value": "get",
+            "/api/v1/values": "get",
+            "/api/v1/devices/{device}/link": "get",
+            "/api/v1/devices/{device}/plan": "get",
+            "/api/v1/tags/{tag}/commands": "post",
+            "/api/v1/commands": "get",
+            "/api/v1/commands/{command}": "get",
+            "/api/v1/device_ctrl": "post",
+            "/api/v1/device_call": "post",
             "/api/v1/registers": "get post",
             "/api/v1/rejects": "get",
             "/api/v1/rejects/counts": "get",
@@ -128,7 +150,7 @@ def test_examples_of_the_page_can_be_sent(client: FlaskClient) -> None:
         for path, operations in paths.items()
         if "example" in operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
     }
-    assert len(examples) == 7
+    assert len(examples) == 10
     assert examples["/api/v1/devices"] == BOILER
     assert client.post("/api/v1/devices", json=BOILER).status_code == 201
     assert (
@@ -143,6 +165,18 @@ def test_examples_of_the_page_can_be_sent(client: FlaskClient) -> None:
     assert client.post("/api/v1/devices/boiler/tags", json=tag).status_code == 201
     assert client.delete("/api/v1/tags/3").status_code == 204
     assert client.post("/api/v1/tags/bulk", json=examples["/api/v1/tags/bulk"]).status_code == 201
+    assert client.delete("/api/v1/devices/boiler").status_code == 204
+    settable = [
+        {"name": "setpoint", "bindings": [{**BINDING, "direction": "inout"}]},
+        {"name": "pump", "data_type": "bool", "bindings": [{**BINDING, "address": {"register": 1, "table": "coil"}}]},
+        {"name": "temperature", "bindings": [{**BINDING, "direction": "inout"}]},
+    ]
+    assert client.post("/api/v1/devices", json={**BOILER, "tags": settable}).status_code == 201
+    # They are understood; there is no broker here.
+    command = examples["/api/v1/tags/{tag}/commands"]
+    assert client.post("/api/v1/tags/boiler@setpoint/commands", json=command).status_code == 503
+    assert client.post("/api/v1/device_ctrl", json=examples["/api/v1/device_ctrl"]).status_code == 503
+    assert client.post("/api/v1/device_call", json=examples["/api/v1/device_call"]).status_code == 503
 
 
 def test_root_leads_to_the_page(client: FlaskClient) -> None:

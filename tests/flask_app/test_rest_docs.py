@@ -1,16 +1,21 @@
-"""docs/rest.md is true: its requests are sent in order, each answer holds what is shown; its tables are complete."""
+"""docs/rest.md and docs/commands.md are true: their requests are sent in order, each answer holds what is shown."""
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
 
 from flask_app import spreadsheet
-from tests.support.processes import CHECKOUT, accepts
+from flask_app.live import EXTENSION, Live
+from links.environment import MqttSettings
+from tests.support.brokers import Broker
+from tests.support.fake_owner import fake_owner
+from tests.support.processes import CHECKOUT, accepts, wait_until
+from tests.support.rest import application
 
 TEXT = (CHECKOUT / "docs" / "rest.md").read_text()
-BLOCKS = re.findall(r"```http\n(.*?)\n```", TEXT, re.DOTALL)
 
 
 def parts(block: str) -> tuple[str, dict[str, str], str]:
@@ -30,10 +35,11 @@ def differences(shown: Any, found: Any, path: str = "") -> list[str]:
     return [] if shown == found else [f"{path}: shown {shown!r}, answered {found!r}"]
 
 
-def test_every_example_is_answered_as_shown(client: FlaskClient) -> None:
-    assert len(BLOCKS) > 30
-    assert len(BLOCKS) % 2 == 0
-    for request, response in zip(BLOCKS[::2], BLOCKS[1::2], strict=True):
+def send_all(text: str, client: FlaskClient, at_least: int) -> None:
+    blocks = re.findall(r"```http\n(.*?)\n```", text, re.DOTALL)
+    assert len(blocks) > at_least
+    assert len(blocks) % 2 == 0
+    for request, response in zip(blocks[::2], blocks[1::2], strict=True):
         first, headers, body = parts(request)
         method, url = first.split(" ")
         if url.startswith("/api/v1/registers") and accepts(8502):
@@ -44,6 +50,30 @@ def test_every_example_is_answered_as_shown(client: FlaskClient) -> None:
         for name, value in shown_headers.items():
             assert answer.headers[name] == value, (request, name)
         assert differences(json.loads(shown), answer.json) == [], request
+
+
+def test_every_example_is_answered_as_shown(client: FlaskClient) -> None:
+    send_all(TEXT, client, 30)
+
+
+def test_every_example_of_values_and_commands_is_answered_as_shown(tmp_path: Path, nats: Broker) -> None:
+    app = application(tmp_path, mqtt=MqttSettings(port=nats.port))
+    live: Live = app.extensions[EXTENSION]
+    live.start()
+    wait_until(lambda: live.online, 20)
+    with fake_owner(nats.port) as owner:
+        owner.values = {"old": 20.5, "setpoint": 65.5, "pump": True}
+        owner.server(True)
+        owner.state("boiler", setpoint=20.5, pump=True)
+        plan = {"requests_per_s": 2.0, "load": 0.01, "tags": 2, "requests": [{"unit": 1}, {"unit": 1}]}
+        owner.publish("tagwire/plan/field_server/boiler", plan, retain=True)
+        owner.link("boiler", True)
+        wait_until(lambda: live.values.links("boiler"))
+        # What owners store: this one has no database.
+        store = live.commands.take
+        live.commands.take = lambda step: (live.command_log().append([step]), store(step))  # type: ignore[assignment]
+        send_all((CHECKOUT / "docs" / "commands.md").read_text(), app.test_client(), 20)
+    live.close()
 
 
 def test_every_column_of_the_table_is_described() -> None:

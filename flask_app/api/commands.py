@@ -1,0 +1,262 @@
+"""/tags/{tag}/commands, /commands, /device_ctrl, /device_call: setting tags, and reading them now."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Response
+from flask.views import MethodView
+
+from flask_app import targets
+from flask_app.api import examples, resource
+from flask_app.api.blueprint import ApiBlueprint
+from flask_app.command_schemas import (
+    CallAnswerSchema,
+    CallWaitSchema,
+    CommandQuerySchema,
+    CommandRequestSchema,
+    CommandSchema,
+    DeviceCallSchema,
+    DeviceCommandSchema,
+    ListedCommandSchema,
+    WaitSchema,
+)
+from flask_app.errors import respond
+from flask_app.live import live
+from flask_app.live_commands import SILENT, Watch
+from flask_app.live_readings import reading
+from scada.commands import Call, Command, CommandState, Step
+from scada.config import Direction
+from scada.errors import ConfigError, Conflict, Fault, NotFound
+from scada.registry import PROTOCOLS
+from scada.setpoints import check_command, command_route
+from scada.values import BadValue, Value
+from storage.command_store import CommandQuery
+
+blueprint = ApiBlueprint("commands", "Setting tags, with a verdict; and reading them from the device now.")
+_COLUMNS = {"by": "who", "from": "origin"}
+
+
+@blueprint.route("/tags/<tag>/commands")
+class TagCommands(MethodView):
+    """Commands for one tag, by id or full name."""
+
+    @blueprint.commanding(CommandRequestSchema, CommandSchema, example=examples.COMMAND)
+    @blueprint.asking(WaitSchema)
+    def post(self, query: dict[str, Any], tag: str) -> Response:
+        """Set a tag. With `wait` the answer is 200 once the command has ended, else 202 with the state so far."""
+        body = resource.loaded(CommandRequestSchema, resource.document())
+        target = targets.one_tag(tag)
+        return _command(target, {target.tags[0].name: body["value"]}, False, body["expires_s"], query["wait"])
+
+
+@blueprint.route("/device_ctrl")
+class DeviceControl(MethodView):
+    """Commands by device."""
+
+    @blueprint.commanding(DeviceCommandSchema, CommandSchema, example=examples.DEVICE_COMMAND)
+    @blueprint.asking(WaitSchema)
+    def post(self, query: dict[str, Any]) -> Response:
+        """Set one tag of a device (by `tag`, or by `item` and `term`) to `value`, or several to `values`, all or none."""
+        body = resource.loaded(DeviceCommandSchema, resource.document())
+        _exclude(body, "values", "value", "tag", "term", "item")
+        if "values" not in body:
+            if "value" not in body:
+                raise ConfigError([Fault("value", "is required, or values for several tags")])
+            target = targets.addressed(body)
+            return _command(target, {target.tags[0].name: body["value"]}, False, body["expires_s"], query["wait"])
+        if "device" not in body:
+            raise ConfigError([Fault("device", "is required with values")])
+        target = targets.several(body["device"], list(body["values"]))
+        return _command(target, body["values"], True, body["expires_s"], query["wait"])
+
+
+@blueprint.route("/device_call")
+class DeviceCall(MethodView):
+    """Reading a device now."""
+
+    @blueprint.problems(400, 404, 409, 413, 415, 422, 424)
+    @blueprint.taking({"application/json": DeviceCallSchema}, examples.DEVICE_CALL)
+    @blueprint.answering(CallAnswerSchema, "what the device holds")
+    @blueprint.asking(CallWaitSchema)
+    def post(self, query: dict[str, Any]) -> Response:
+        """Read tags from the device itself: one, several, or with `device` alone all of them."""
+        body = resource.loaded(DeviceCallSchema, resource.document())
+        _exclude(body, "tags", "tag", "term", "item")
+        whole = "device" in body and not {"tag", "item", "term"} & body.keys()
+        target = targets.several(body["device"], body.get("tags", [])) if whole else targets.addressed(body)
+        return _call(target, query["wait"])
+
+
+@blueprint.route("/commands")
+class Commands(MethodView):
+    """All commands, whoever asked for them."""
+
+    @blueprint.listing(CommandQuerySchema, ListedCommandSchema)
+    def get(self, query: dict[str, Any]) -> Response:
+        """List commands with where they are, newest first."""
+        page, size, sort = query.pop("page"), query.pop("page_size"), query.pop("sort")
+        filters = {_COLUMNS.get(name, name): value for name, value in query.items()}
+        steps, total = live().command_log().listing(CommandQuery(page, size, sort, filters))
+        return resource.as_json({"items": [_last(step) for step in steps], "total": total})
+
+
+@blueprint.route("/commands/<command>")
+class OneCommand(MethodView):
+    """One command."""
+
+    @blueprint.reporting(CommandSchema, 404)
+    def get(self, command: str) -> Response:
+        """Read a command with all its steps."""
+        stored, watch = live().command_log().steps(command), live().commands.find(command)
+        # Owners store in the background: the bus may have told more so far.
+        steps = stored if watch is None or len(stored) >= len(watch.steps) else watch.steps
+        asked = watch.asked if watch is not None and isinstance(watch.asked, Command) else None
+        if asked is None and (not steps or any(step.samples for step in steps)):
+            raise NotFound(f"no command {command[:64]!r}")
+        return resource.as_json(_document(asked, steps))
+
+
+def _command(
+    target: targets.Target, values: Mapping[str, object], group: bool, expires_s: float, wait_s: float
+) -> Response:
+    """Check the values, send the command, and wait for its end when that is wanted."""
+    checked = _checked(target, values, group)
+    now_ms = time.time_ns() // 1_000_000
+    command = Command(
+        uuid.uuid4().hex,
+        target.device.name,
+        checked,
+        now_ms + round(expires_s * 1000),
+        resource.who(),
+        resource.who(),
+        group,
+    )
+    watch = live().ask(command)
+    steps = _wait(watch, wait_s)
+    response = resource.as_json(_document(command, steps), 200 if any(step.final for step in steps) else 202)
+    response.headers["Location"] = f"/api/v1/commands/{command.id}"
+    return response
+
+
+def _wait(watch: Watch, wait_s: float) -> list[Step]:
+    """The steps at the end, or when the time is up; at once when too many others wait already."""
+    if wait_s <= 0 or not live().waiting.acquire(blocking=False):
+        return []
+    try:
+        return live().commands.wait(watch, wait_s, lambda steps: any(step.final for step in steps))
+    finally:
+        live().waiting.release()
+
+
+def _checked(target: targets.Target, values: Mapping[str, object], group: bool) -> dict[str, Value]:
+    """The values as the tags have them; ConfigError with every fault, Conflict for what cannot be set."""
+    result: dict[str, Value] = {}
+    faults: list[Fault] = []
+    refused: list[Fault] = []
+    owners: set[str] = set()
+    for tag in target.tags:
+        field = f"values.{tag.name}" if group else "value"
+        try:
+            route = command_route(target.device, tag)
+            owners.add(route.owner)
+            result[tag.name] = check_command(tag, values[tag.name], route.binding)
+        except BadValue as error:
+            faults.append(Fault(field, str(error)))
+        except Conflict as error:
+            refused.extend(Fault(f"values.{tag.name}" if group else "tag", fault.message) for fault in error.faults)
+    if faults:
+        raise ConfigError(faults)
+    if len(owners) > 1:
+        refused.append(Fault("values", f"cannot be set together: they are set by {' and '.join(sorted(owners))}"))
+    if refused:
+        raise Conflict(refused)
+    return result
+
+
+def _call(target: targets.Target, wait_s: float) -> Response:
+    owners = {
+        PROTOCOLS[binding.protocol].owner
+        for tag in target.tags
+        for binding in tag.bindings
+        if binding.direction is not Direction.OUT
+    }
+    if not owners:
+        raise Conflict([Fault("tag", "nothing is read: no binding has the direction in or inout")])
+    now_ms = time.time_ns() // 1_000_000
+    names = tuple(tag.name for tag in target.tags)
+    call = Call(
+        uuid.uuid4().hex,
+        target.device.name,
+        names,
+        now_ms + round(wait_s * 1000),
+        resource.who(),
+        resource.who(),
+    )
+    if not live().waiting.acquire(blocking=False):
+        return respond(503, "too many others wait for devices; try again", headers={"Retry-After": "2"})
+    try:
+        # Every program that reads some of the tags gives an answer of its own.
+        steps = live().commands.wait(live().ask(call), wait_s, lambda steps: len(_final(steps)) >= len(owners))
+    finally:
+        live().waiting.release()
+    samples = {sample.tag: sample for step in steps for sample in step.samples}
+    failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]
+    if failed or not samples:
+        reason = failed[0].reason if failed else f"{SILENT} within {wait_s:g} s"
+        return respond(424, reason)
+    ids = {tag.name: tag.id for tag in target.tags}
+    items = [reading(ids[name], target.device.name, name, samples[name]) for name in names if name in samples]
+    return resource.as_json({"id": call.id, "items": items, "total": len(items)})
+
+
+def _final(steps: Sequence[Step]) -> list[Step]:
+    return [step for step in steps if step.final]
+
+
+def _exclude(body: Mapping[str, Any], one: str, *others: str) -> None:
+    if one in body:
+        faults = [Fault(name, f"does not go together with {one}") for name in others if name in body]
+        if faults:
+            raise ConfigError(faults)
+
+
+def _document(asked: Command | None, steps: Sequence[Step]) -> dict[str, Any]:
+    """A command with its steps; before the first one it is as it was asked for."""
+    listed = [{"state": step.state, "time_ms": step.time_ms, "reason": step.reason} for step in steps]
+    if steps:
+        return {**_last(steps[-1], steps), "steps": listed}
+    assert asked is not None
+    return {
+        "id": asked.id,
+        "device": asked.device,
+        "tag": asked.tag,
+        # This program has accepted it; the owner's own step comes with its time.
+        "state": CommandState.ACCEPTED,
+        "final": False,
+        "value": asked.value,
+        "old_value": None,
+        "reason": "",
+        "by": asked.by,
+        "from": asked.origin,
+        "time_ms": time.time_ns() // 1_000_000,
+        "steps": [],
+    }
+
+
+def _last(step: Step, steps: Sequence[Step] = ()) -> dict[str, Any]:
+    known = [each.old_value for each in (*steps, step) if each.old_value is not None]
+    return {
+        "id": step.id,
+        "device": step.device,
+        "tag": step.tag,
+        "state": step.state,
+        "final": step.final,
+        "value": step.value,
+        "old_value": known[-1] if known else None,
+        "reason": step.reason,
+        "by": step.by,
+        "from": step.origin,
+        "time_ms": step.time_ms,
+    }
