@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 REFUSED_PAUSE_S = 30.0
 """Pause after a broker's clean no (wrong password, not allowed): asking again soon changes nothing."""
+RECEIVE_BYTES = 65_536
 READ_BATCH = 64
 """Most packets read before other tasks of the loop get their turn."""
 INFLIGHT = 65_535
@@ -48,6 +50,8 @@ PING_SHARE = 0.7
 """paho finds a dead link after two of its keep-alive periods; with this share of ours that is within 1.5 of ours."""
 KEEPALIVE_LOOK_S = 0.25
 SESSION_S = 7 * 24 * 3600
+_PUBACK = struct.Struct(">BBH")
+"""MQTT 3.1.1 section 3.4; with 5 the same bytes mean success (section 3.4.2.1)."""
 
 
 class LinkState(StrEnum):
@@ -75,6 +79,42 @@ class Will:
     topic: str
     offline: bytes
     online: bytes
+
+
+class _Client(Client):
+    """paho's client with a buffer under its socket: paho receives three times for each packet, and sends each answer alone."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._chunk = b""
+        self._at = 0
+        self._acknowledgements = bytearray()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received that paho has not taken yet: the loop's selector does not see them."""
+        return len(self._chunk) - self._at
+
+    def discard(self) -> None:
+        """Throw away what is buffered."""
+        self._chunk, self._at = b"", 0
+
+    def acknowledge(self, mid: int) -> None:
+        """Send PUBACK with the next flush, together with others; all of it goes out before what is published later."""
+        self._acknowledgements += _PUBACK.pack(0x40, 2, mid)
+
+    def send_acknowledgements(self) -> None:
+        """Hand them to paho's queue, as one piece."""
+        if self._acknowledgements:
+            packet, self._acknowledgements = self._acknowledgements, bytearray()
+            self._packet_queue(0x40, packet, 0, 0)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        at = self._at
+        if at >= len(self._chunk):
+            self._chunk, at = super()._sock_recv(RECEIVE_BYTES), 0
+        self._at = end = min(at + bufsize, len(self._chunk))
+        return self._chunk[at:end]
 
 
 class MqttLink:
@@ -173,7 +213,8 @@ class MqttLink:
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is dealt with; one of an earlier connection is left to be delivered again."""
         if delivery.qos and delivery.session == self._session and self._socket is not None:
-            self._client.ack(delivery.mid, delivery.qos)
+            self._client.acknowledge(delivery.mid)
+            self._want_write()
 
     def subscribe(self, filters: Iterable[str], qos: int = 1) -> None:
         """Have the topics of `filters` delivered, now and after every reconnect."""
@@ -253,11 +294,11 @@ class MqttLink:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
         return context
 
-    def _make_client(self) -> Client:
+    def _make_client(self) -> _Client:
         """One for each connection: paho's would send again by itself what its caller was told has failed."""
         settings, persistent = self._settings, self._persistent
         five = settings.protocol == "5"
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=MQTTv5 if five else MQTTv311,
@@ -447,24 +488,31 @@ class MqttLink:
                 before = self._received
                 if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     return
-                if self._received == before and not _decrypted(self._socket):
+                if self._received == before and not client.buffered and not _decrypted(self._socket):
                     return
-            if _decrypted(self._socket):
-                self._loop.call_soon(self._read)
+            if client.buffered or _decrypted(self._socket):
+                self._loop.call_soon(self._read_on, client)
         except Exception:  # the top of this callback: a fault of ours or of paho's ends the link, never the program
             log.exception("%s: reading failed", self._name)
             self._drop()
 
-    def _want_write(self, _client: Client, _userdata: object, _sock: object) -> None:
+    def _read_on(self, client: _Client) -> None:
+        """What the selector does not see, unless the connection has ended meanwhile."""
+        if client is self._client and self._socket is not None:
+            self._read()
+
+    def _want_write(self, *_: object) -> None:
         if not self._write_scheduled:
             self._write_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._write_scheduled = False
         sock = self._socket
+        self._write_scheduled = sock is not None
         if sock is None:
             return
+        self._client.send_acknowledgements()
+        self._write_scheduled = False
         self._client.loop_write()
         if self._socket is None:
             return
@@ -479,6 +527,7 @@ class MqttLink:
         if sock is not None:
             with contextlib.suppress(OSError):  # already gone: what was wanted
                 sock.shutdown(socket.SHUT_RDWR)
+            self._client.discard()
             self._client.loop_read()
 
     def _say_goodbye(self) -> None:
@@ -489,6 +538,7 @@ class MqttLink:
         if client.socket() is None:
             return
         client.on_socket_register_write = None
+        client.send_acknowledgements()
         if self._will is not None and client.is_connected():
             client.publish(self._will.topic, self._will.offline, 1, True)
         client.disconnect()

@@ -178,3 +178,45 @@ async def test_a_delivery_says_whether_it_is_a_repeat(broker: ScriptedBroker) ->
     await eventually(lambda: len(received) == 2)
     assert [(payload, delivery.is_repeat) for payload, delivery in received] == [(b"1", False), (b"2", True)]
     await link.close()
+
+
+async def test_packets_arrive_whole_however_they_were_cut(broker: ScriptedBroker) -> None:
+    """Received in large pieces: many packets in one, and one in many; the last of a burst is not left lying in the buffer."""
+    received: list[tuple[bytes, Delivery]] = []
+    link = await make_link(broker, received)
+    link.start()
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    wanted = [b"x" * (7 * number % 120) for number in range(1, 301)]
+    frames = []
+    for mid, payload in enumerate(wanted, 1):
+        body = b"\x00\x01a" + mid.to_bytes(2, "big") + payload
+        frames.append(bytes((PUBLISH << 4 | 2, len(body))) + body)
+    stream = b"".join(frames)
+    writer = broker.writers[-1]
+    writer.write(stream[:4000])
+    await eventually(lambda: len(received) > 50)
+    for cut in range(4000, 4400):
+        writer.write(stream[cut : cut + 1])
+        await asyncio.sleep(0)
+    writer.write(stream[4400:])
+    await eventually(lambda: len(received) == 300)
+    assert [payload for payload, _ in received] == wanted
+    for _, delivery in received:
+        link.acknowledge(delivery)
+    await eventually(lambda: len(broker.acknowledged) == 300)
+    assert broker.acknowledged == list(range(1, 301))
+    await link.close()
+
+
+async def test_what_was_acknowledged_just_before_the_end_reaches_the_broker(broker: ScriptedBroker) -> None:
+    received: list[tuple[bytes, Delivery]] = []
+    link = await make_link(broker, received)
+    link.start()
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    broker.publish("a", b"1", 5)
+    await eventually(lambda: received)
+    link.acknowledge(received[0][1])
+    await link.close()
+    await eventually(lambda: broker.acknowledged == [5])
