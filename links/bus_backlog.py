@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 IN_MEMORY_SAMPLES = 100_000
 """Most samples kept in memory: all there are without a disk, the next ones with it."""
+UNWRITTEN_SAMPLES = 300_000
+"""Most samples that wait for the disk: seconds of the fastest program's."""
 LOW_SAMPLES = IN_MEMORY_SAMPLES // 2
 """Below so many in memory more are read from the disk."""
 READ_BATCHES = 500
@@ -196,7 +198,7 @@ class Backlog:
             batch = self._next.popleft()
             self._next_samples -= batch.size
             self._drop(batch)
-        while self._unwritten_samples > IN_MEMORY_SAMPLES:  # the disk fails or hangs
+        while self._unwritten_samples > UNWRITTEN_SAMPLES:  # the disk fails or hangs
             batch = self._unwritten.popleft()
             self._unwritten_samples -= batch.size
             if batch.number > self._loaded:

@@ -62,8 +62,11 @@ class BusBuffer:
             total, highest = func.coalesce(func.sum(_BATCH.c.size), 0), func.coalesce(func.max(_BATCH.c.number), 0)
             samples, last = connection.execute(select(total, highest)).one()
         if not samples and self._path.stat().st_size > COMPACT_BYTES:
-            with storage_errors(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM")
+            with storage_errors(), engine.connect() as connection:
+                raw = connection.connection.driver_connection
+                assert raw is not None
+                raw.execute("VACUUM")  # not in a transaction, which SQLAlchemy would begin
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return samples, last
 
     def apply(self, added: Sequence[Batch], gone: Sequence[tuple[int, int]]) -> None:
