@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from scada.config import Direction, LimitsConfig, ScalingConfig, ScanClass
 from scada.errors import ConfigError, Fault
-from scada.registry import PROTOCOLS, protocol
+from scada.registry import PROTOCOLS, Protocol, protocol
 from scada.schema import join, parse, plain, spec
 from scada.topics import check_name
 from scada.values import DataType
@@ -83,11 +83,6 @@ class BindingFields:
         "time between two reads; left out: that of its scan class", None, minimum=10, maximum=86_400_000
     )
     scan: ScanClass | None = spec("fast, normal or slow; normal when both are left out", None)
-
-    def faults(self) -> Iterable[Fault]:
-        for name in ("period_ms", "scan"):
-            if self.direction is Direction.OUT and getattr(self, name) is not None:
-                yield Fault(name, "says how often a tag is read; a binding out reads nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,17 +230,11 @@ class Reader:
         address: Any = self._record(kind.address, rest.get("address", {}), join(path, "address"))
         given = rest.get("options")
         options: Any = None if given is None else self._record(kind.options, given, join(path, "options"))
-        if record is not None and record.direction not in kind.directions:
-            allowed = ", ".join(kind.directions)
-            message = f"{kind.name} supports {allowed} only, not {record.direction.value}"
-            self.faults.append(Fault(join(path, "direction"), message))
+        if record is not None:
+            contradictions = _contradictions(kind, record, address)
+            self.faults.extend(Fault(join(path, fault.field), fault.message) for fault in contradictions)
         if record is None or address is None or (options is None and given is not None):
             return None
-        if kind.directed is not None:
-            place = join(path, "address")
-            self.faults.extend(
-                Fault(join(place, fault.field), fault.message) for fault in kind.directed(address, record.direction)
-            )
         row = _columns(record)
         row["address"] = plain(address, defaults=False)
         row["options"] = (plain(options, defaults=False) or None) if options is not None else None
@@ -302,6 +291,19 @@ def one_source(bindings: Iterable[BindingDraft]) -> Iterable[Fault]:
         if reads and source:
             yield Fault(join(binding.path, "direction"), "the tag has another binding that reads it")
         source = source or reads
+
+
+def _contradictions(kind: Protocol, record: BindingFields, address: Any) -> Iterable[Fault]:
+    """What a binding's direction does not go with; `address` is None when it has faults of its own."""
+    if record.direction not in kind.directions:
+        yield Fault("direction", f"{kind.name} supports {', '.join(kind.directions)} only, not {record.direction}")
+    elif address is not None and kind.directed is not None:
+        for fault in kind.directed(address, record.direction):
+            yield Fault(join("address", fault.field), fault.message)
+    if record.direction is Direction.OUT:
+        for name in ("period_ms", "scan"):
+            if getattr(record, name) is not None:
+                yield Fault(name, "says how often a tag is read; a binding out reads nothing")
 
 
 def misplaced(binding: Row, settings: Row) -> Iterable[Fault]:
