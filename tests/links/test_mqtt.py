@@ -1,90 +1,15 @@
-"""The MQTT link against a scripted broker: what a real one does too seldom to test with."""
+"""The MQTT link against a scripted broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from links.backoff import Backoff
 from links.environment import MqttSettings
 from links.mqtt import Delivery, MqttLink
-
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ = 1, 2, 3, 4, 8, 9, 10, 11, 12
-
-
-class ScriptedBroker:
-    """Speaks MQTT 3.1.1; remembers what clients subscribed to and unsubscribed from. The session is always resumed."""
-
-    def __init__(self) -> None:
-        self.subscribed: list[list[str]] = []
-        self.unsubscribed: list[list[str]] = []
-        self.connects = 0
-        self.acknowledged: list[int] = []
-        self.suback = True
-        self.session_present = True
-        self.writers: list[asyncio.StreamWriter] = []
-        self.changed = asyncio.Event()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        self._server.close()
-        self.drop()
-
-    def drop(self) -> None:
-        for writer in self.writers:
-            writer.transport.abort()
-        self.writers.clear()
-
-    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    def publish(self, topic: str, payload: bytes, mid: int, *, dup: bool = False) -> None:
-        body = len(topic).to_bytes(2, "big") + topic.encode() + mid.to_bytes(2, "big") + payload
-        self.writers[-1].write(bytes((PUBLISH << 4 | 2 | dup << 3, len(body))) + body)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        try:
-            while True:
-                first = (await reader.readexactly(1))[0]
-                length = shift = 0
-                while True:
-                    byte = (await reader.readexactly(1))[0]
-                    length |= (byte & 0x7F) << shift
-                    shift += 7
-                    if byte < 0x80:
-                        break
-                self._take(first >> 4, await reader.readexactly(length), writer)
-                self.changed.set()
-        except (asyncio.IncompleteReadError, OSError):
-            return
-
-    def _take(self, kind: int, body: bytes, writer: asyncio.StreamWriter) -> None:
-        if kind == CONNECT:
-            self.connects += 1
-            writer.write(bytes((CONNACK << 4, 2, self.session_present, 0)))
-        elif kind in (SUBSCRIBE, UNSUBSCRIBE):
-            topics, rest = [], body[2:]
-            while rest:
-                end = 2 + int.from_bytes(rest[:2], "big")
-                topics.append(rest[2:end].decode())
-                rest = rest[end + (kind == SUBSCRIBE) :]
-            if kind == SUBSCRIBE:
-                self.subscribed.append(topics)
-                if self.suback:
-                    writer.write(bytes((SUBACK << 4, 2 + len(topics))) + body[:2] + b"\x01" * len(topics))
-            else:
-                self.unsubscribed.append(topics)
-                writer.write(bytes((UNSUBACK << 4, 2)) + body[:2])
-        elif kind == PUBACK:
-            self.acknowledged.append(int.from_bytes(body[:2], "big"))
-        elif kind == PINGREQ:
-            writer.write(bytes((13 << 4, 0)))
+from scada.errors import LinkError
+from tests.support.scripted_broker import PUBLISH, ScriptedBroker
 
 
 @pytest.fixture
@@ -220,3 +145,89 @@ async def test_what_was_acknowledged_just_before_the_end_reaches_the_broker(brok
     link.acknowledge(received[0][1])
     await link.close()
     await eventually(lambda: broker.acknowledged == [5])
+
+
+async def test_what_was_told_to_have_failed_is_never_sent_again(broker: ScriptedBroker) -> None:
+    """paho sent it again by itself after the next connect: a command that had failed acted after all."""
+    link = await make_link(broker, [])
+    broker.puback = False
+    link.start()
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    sending = asyncio.create_task(link.publish("a", b"1"))
+    await broker.until(lambda: broker.published == [("a", b"1")])
+    broker.drop()
+    with pytest.raises(LinkError, match="lost before the acknowledgement"):
+        await sending
+    await broker.until(lambda: broker.connects == 2)
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    await asyncio.sleep(0.1)
+    assert broker.published == [("a", b"1")]
+    await link.close()
+
+
+async def test_posts_do_not_wait_for_one_another(broker: ScriptedBroker) -> None:
+    link = await make_link(broker, [])
+    link.start()
+    with pytest.raises(LinkError, match="not connected"):
+        link.post("a", b"0", None)
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    answers: list[LinkError | None] = []
+    for number in range(2000):
+        link.post("a", b"%d" % number, answers.append)
+    await eventually(lambda: len(answers) == 2000)
+    assert answers == [None] * 2000
+    assert [payload for _, payload in broker.published] == [b"%d" % number for number in range(2000)]
+    broker.puback = False
+    link.post("a", b"last", answers.append)
+    await broker.until(lambda: broker.published[-1] == ("a", b"last"))
+    broker.drop()
+    await eventually(lambda: len(answers) == 2001)
+    assert isinstance(answers[-1], LinkError)
+    await link.close()
+
+
+async def test_a_refused_subscription_is_known_until_it_is_taken(broker: ScriptedBroker) -> None:
+    link = await make_link(broker, [])
+    broker.refuses_subscriptions = True
+    link.subscribe(["a", "b"])
+    link.start()
+    await eventually(lambda: link.refused == {"a", "b"})
+    link.unsubscribe(["b"])
+    assert link.refused == {"a"}
+    broker.refuses_subscriptions = False
+    broker.drop()
+    await eventually(lambda: not link.refused)
+    await link.close()
+
+
+async def test_a_dropped_connection_is_made_again(broker: ScriptedBroker) -> None:
+    changes: list[bool] = []
+    link = MqttLink(MqttSettings(port=broker.port), "test", lambda *_: None, on_change=changes.append)
+    link.start()
+    await eventually(lambda: changes == [True])
+    link.drop("it is dead")
+    await eventually(lambda: changes == [True, False])
+    await eventually(lambda: link.error == "it is dead")
+    await broker.until(lambda: broker.connects == 2)
+    await link.close()
+
+
+async def test_connections_that_end_again_and_again_are_told(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two programs with one client id throw each other out for ever."""
+    monkeypatch.setattr("links.mqtt.UNSTABLE_CAP_S", 0.05)
+    monkeypatch.setattr("links.mqtt.Backoff", lambda first_s, cap_s: Backoff(min(first_s, 0.05), cap_s))
+    link = await make_link(broker, [])
+    link.start()
+    for connects in range(1, 4):
+        await broker.until(lambda connects=connects: broker.connects == connects)  # type: ignore[misc]
+        await eventually(link.online.is_set)
+        broker.drop()
+        await eventually(lambda: not link.online.is_set())
+    assert link.error is not None
+    assert "does another program use the client id test?" in link.error
+    await link.close()
