@@ -72,9 +72,9 @@ def _source(
     period_ms = binding.period_ms or periods_ms[binding.scan or ScanClass.NORMAL]
     return Source(
         tag.name,
-        point(tag, binding, network, driver),
-        period_ms,
         compile_engineering(tag, binding),
         compile_limits(tag, binding),
         tag.deadband,
+        point(tag, binding, network, driver),
+        period_ms,
     )

@@ -1,45 +1,20 @@
-"""From raw values to samples worth telling: engineering value, quality, and whether anything changed. Pure."""
+"""What is worth telling of the tags that one request reads. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from drivers.contract import Point
-from scada.scaling import Limits, exceeds_deadband
-from scada.values import BadValue, Quality, Reason, RejectCode, Sample, Value
-
-_REASONS: Final = {RejectCode.OUT_OF_RANGE: Reason.OUT_OF_RANGE}
-"""Why bytes are no value: out of range (NaN among them), else the configuration says something that the device is not."""
+from scada.sources import TagSource
+from scada.values import BadValue, Quality, Reason, Sample, Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """One tag that is read. `convert` makes its engineering value of a raw one, or raises BadValue."""
+class Source(TagSource):
+    """One tag that is read from a point."""
 
-    tag: str
     point: Point
     period_ms: int
-    convert: Callable[[Value], Value]
-    limits: tuple[Limits, ...]
-    deadband: float
-
-    def sample(self, raw: Value | BadValue, time_ms: int, last: Value | None) -> Sample:
-        """What `raw`, read at `time_ms`, says; `last` is the value to keep when it is none.
-
-        Outside its limits a value is bad, or with their action `clamp` the limit itself, which is uncertain.
-        """
-        try:
-            if isinstance(raw, BadValue):
-                raise raw
-            value = self.convert(raw)
-            quality, reason = Quality.GOOD, Reason.NONE
-            for limits in self.limits:
-                inside = limits.apply(value)  # type: ignore[arg-type]  # only numbers have limits
-                if inside != value:
-                    value, quality, reason = inside, Quality.UNCERTAIN, Reason.OUT_OF_RANGE
-        except BadValue as error:
-            return Sample(self.tag, last, Quality.BAD, time_ms, _REASONS.get(error.code, Reason.CONFIG_ERROR))
-        return Sample(self.tag, value, quality, time_ms, reason)
 
 
 _UNREACHABLE: Final = frozenset({Reason.COMM_FAILURE, Reason.NOT_CONNECTED})
@@ -80,7 +55,7 @@ class Readings:
             raw[index] = value
             source, told = self.sources[index], self._told[index]
             sample = source.sample(value, time_ms, None if told is None else told.value)
-            if _is_news(sample, told, source.deadband):
+            if source.is_news(sample, told):
                 self._told[index] = sample
                 changed.append(sample)
         return changed
@@ -97,14 +72,6 @@ class Readings:
             self._told[index] = sample
             changed.append(sample)
         return changed
-
-
-def _is_news(sample: Sample, told: Sample | None, deadband: float) -> bool:
-    if told is None or sample.quality is not told.quality or sample.reason is not told.reason:
-        return True
-    if sample.value is None or told.value is None:
-        return sample.value is not told.value
-    return exceeds_deadband(told.value, sample.value, deadband)
 
 
 def _same_trouble(old: Reason, new: Reason) -> bool:

@@ -5,19 +5,17 @@ Every step raises BadValue for a value that it cannot take.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from scada.config import (
     BindingConfig,
     LimitsConfig,
     ModbusAddress,
-    ModbusOptions,
     MqttAddress,
     MqttOptions,
     ScalingConfig,
     TagConfig,
 )
-from scada.modbus.limits import Table
 from scada.modbus.registers import EXACT_FLOAT, RegisterType
 from scada.paths import compile_path
 from scada.payload import decode_payload
@@ -87,8 +85,15 @@ def _bit_as_number(value: Any) -> Any:
     return int(value) if value is True or value is False else value
 
 
+class Rounding(Protocol):
+    """Options that say whether a fraction is rounded for an integer type; None: only when the binding scales."""
+
+    @property
+    def round(self) -> bool | None: ...
+
+
 def compile_encode(
-    address: ModbusAddress, options: ModbusOptions, binding: BindingConfig, encode: Callable[[Value], bytes]
+    address: ModbusAddress, options: Rounding, binding: BindingConfig, encode: Callable[[Value], bytes]
 ) -> Callable[[Value], bytes]:
     """A closure from an engineering value to register bytes: limit, scale, round, encode."""
     steps: list[Step] = []
@@ -101,7 +106,7 @@ def compile_encode(
         steps.append(_number)
         steps.append(Scaling(scaling.gain, scaling.offset).to_raw)
     wants_round = scaled if options.round is None else options.round
-    if wants_round and address.table is Table.HOLDING_REGISTER and address.type in INTEGER_TYPES:
+    if wants_round and not address.table.is_bits and address.type in INTEGER_TYPES:
         steps.append(_rounded)
     if not steps:
         return encode

@@ -75,6 +75,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 MailboxOptions,
                 "modbus_server",
                 ModbusTerm,
+                directed=MailboxAddress.directed,
             ),
             Protocol(
                 "simulated",

@@ -76,12 +76,13 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
 class Image:
     """The tables of one unit. An address outside its map raises DeviceRefused with code 2 and changes nothing."""
 
-    __slots__ = ("_tables", "memory", "unit_map")
+    __slots__ = ("_tables", "memory", "offset", "unit_map")
 
     def __init__(self, memory: Memory, unit_map: UnitMap | None = None, offset: int = 0) -> None:
         """Use IMAGE_SIZE bytes of `memory` from `offset`; without a map every address exists."""
         self.unit_map = unit_map or UnitMap.whole()
         self.memory = memory
+        self.offset = offset
         # For each table: where it begins, then the first address and the end of each of its spans.
         self._tables: dict[Table, tuple[int, tuple[int, ...], tuple[int, ...]]] = {}
         for table, at in OFFSETS.items():
@@ -94,6 +95,10 @@ class Image:
         span = bisect_right(firsts, address) - 1
         if span < 0 or address + count > ends[span]:
             raise _outside(table, address, count)
+
+    def has_effects(self, table: Table, address: int, count: int, *, writing: bool) -> bool:
+        """Whether reading, or writing, these addresses is more than a slice of `memory`: then nothing may keep that slice."""
+        return False
 
     def registers(self, table: Table, address: int, count: int) -> slice:
         """The part of `memory` that holds `count` registers: what may be kept, once it was checked, and used many times."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scada.config import ModbusAddress
+from scada.config import Direction, ModbusAddress
 from scada.errors import Fault
 from scada.modbus.limits import Table
+from scada.modbus.registers import codec
 from scada.schema import spec
 
 
@@ -23,7 +24,7 @@ class MailboxNetwork:
     """A device whose registers stand in our own Modbus server."""
 
     not_good: NotGood = spec(
-        "what clients see of a value that is not good: the last value, exception 0B, or the last value and a status register",
+        "what clients see of a bad or stale value: the last value, exception 0B, or the last value and a status register",
         NotGood.LAST,
     )
     stale_after_s: float = spec(
@@ -36,16 +37,25 @@ class MailboxAddress(ModbusAddress):
     """Where in our Modbus server a tag's value stands."""
 
     status: int | None = spec(
-        "holding register of the same unit with the quality: 0 good, 1 uncertain, 2 bad; with not_good: status",
+        "holding register of the same unit that shows the quality: 0 good, 1 uncertain, 2 bad or stale",
         None,
         minimum=0,
         maximum=65535,
     )
 
     def faults(self) -> Iterator[Fault]:
-        yield from ModbusAddress.faults(self)
-        if self.status is not None and self.table is Table.HOLDING_REGISTER and self.status == self.register:
-            yield Fault("status", "is the value's own register")
+        own = list(ModbusAddress.faults(self))
+        yield from own
+        if own or self.status is None or self.table is not Table.HOLDING_REGISTER:
+            return
+        count = codec(self.type, self.order, length=self.length, bit=self.bit).registers
+        if self.register <= self.status < self.register + count:
+            yield Fault("status", "is one of the value's own registers")
+
+    def directed(self, direction: Direction) -> Iterator[Fault]:
+        """What is wrong with it in a binding of this direction: clients write two tables only."""
+        if direction is not Direction.OUT and not self.table.is_writable:
+            yield Fault("table", f"clients cannot write a {self.table}: direction out only")
 
 
 @dataclass(frozen=True, slots=True)

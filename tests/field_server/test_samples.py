@@ -20,7 +20,7 @@ def source(**tag: Any) -> Source:
     binding = config.bindings[0]
     place = point(config, binding, None, DRIVER)
     return Source(
-        "t", place, 1000, compile_engineering(config, binding), compile_limits(config, binding), config.deadband
+        "t", compile_engineering(config, binding), compile_limits(config, binding), config.deadband, place, 1000
     )
 
 
