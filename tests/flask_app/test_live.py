@@ -15,33 +15,9 @@ from scada.commands import Command, CommandState, step_of
 from tests.support.brokers import Broker
 from tests.support.fake_owner import FakeOwner, fake_owner
 from tests.support.processes import wait_until
-from tests.support.rest import application
+from tests.support.rest import INOUT, LEVEL, TANK, application
 
 NOW = 1_700_000_000_000
-INOUT = {"protocol": "modbus", "direction": "inout"}
-LEVEL = {"register": 20, "type": "float32"}
-TANK: dict[str, Any] = {
-    "name": "tank",
-    "network": {"mqtt": {}, "modbus": {"host": "127.0.0.1", "port": 9}},
-    "tags": [
-        {"name": "level", "limits": {"low": 0, "high": 100}, "bindings": [{**INOUT, "address": LEVEL}]},
-        {"name": "pump", "data_type": "bool", "bindings": [{**INOUT, "address": {"register": 3, "table": "coil"}}]},
-        {"name": "sensor", "bindings": [{"protocol": "mqtt", "direction": "in", "address": {"path": "a"}}]},
-        {"name": "lamp", "bindings": [{"protocol": "mqtt", "direction": "out", "address": {"path": "lamp"}}]},
-        {"name": "loose"},
-        {
-            "name": "speed",
-            "data_type": "int",
-            "bindings": [
-                {
-                    **INOUT,
-                    "address": {"register": 1, "type": "int16"},
-                    "limits": {"low": -500, "high": 500, "action": "clamp"},
-                }
-            ],
-        },
-    ],
-}
 
 
 @pytest.fixture(params=["mosquitto", "nats"])

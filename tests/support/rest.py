@@ -42,6 +42,32 @@ BOILER: dict[str, Any] = {
     ],
 }
 
+INOUT: dict[str, Any] = {"protocol": "modbus", "direction": "inout"}
+LEVEL: dict[str, Any] = {"register": 20, "type": "float32"}
+# Tags to set and to read, of every kind.
+TANK: dict[str, Any] = {
+    "name": "tank",
+    "network": {"mqtt": {}, "modbus": {"host": "127.0.0.1", "port": 9}},
+    "tags": [
+        {"name": "level", "limits": {"low": 0, "high": 100}, "bindings": [{**INOUT, "address": LEVEL}]},
+        {"name": "pump", "data_type": "bool", "bindings": [{**INOUT, "address": {"register": 3, "table": "coil"}}]},
+        {"name": "sensor", "bindings": [{"protocol": "mqtt", "direction": "in", "address": {"path": "a"}}]},
+        {"name": "lamp", "bindings": [{"protocol": "mqtt", "direction": "out", "address": {"path": "lamp"}}]},
+        {"name": "loose"},
+        {
+            "name": "speed",
+            "data_type": "int",
+            "bindings": [
+                {
+                    **INOUT,
+                    "address": {"register": 1, "type": "int16"},
+                    "limits": {"low": -500, "high": 500, "action": "clamp"},
+                }
+            ],
+        },
+    ],
+}
+
 
 def settings(folder: Path, **changes: Any) -> Settings:
     """Settings with a new database in `folder`."""

@@ -1,0 +1,156 @@
+"""What is remembered of the bus: order, bounds, and what happens to nonsense. No broker here."""
+
+import threading
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
+from flask_app.live_readings import is_of, source_owner
+from flask_app.live_values import LiveValues
+from scada.bus_messages import encode_data, encode_state
+from scada.commands import Call, Command, CommandState, answer_of, step_of
+from scada.topics import BusTopics
+from scada.values import Quality, Sample
+
+TOPICS = BusTopics()
+NOW = 1_700_000_000_000
+
+
+def sample(tag: str, value: float, time_ms: int = NOW, late: bool = False) -> Sample:
+    return Sample(tag, value, Quality.GOOD, time_ms, late=late)
+
+
+def values(live: LiveValues, device: str = "boiler") -> dict[str, object]:
+    return {tag: each.value for samples in live.samples(device).values() for tag, each in samples.items()}
+
+
+def test_a_state_replaces_everything_and_data_come_on_top() -> None:
+    live = LiveValues(TOPICS)
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 1), sample("y", 1)]))
+    assert values(live) == {"x": 1, "y": 1}
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 2)]))
+    assert values(live) == {"x": 2}
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 3), sample("x", 4, NOW - 10**6)]))
+    live.take(
+        "tagwire/data/a/boiler", encode_data([sample("x", 9, NOW - 10**7, late=True), sample("z", 5, 1, late=True)])
+    )
+    assert values(live) == {"x": 4, "z": 5}
+    live.take("tagwire/state/a/boiler", b"")
+    assert values(live) == {}
+    assert live.samples("boiler") == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.booleans()), max_size=200))
+def test_taken_apart_late_is_taken_apart_as_at_once(changes: list[tuple[str, int, bool]]) -> None:
+    lazy, eager = LiveValues(TOPICS), LiveValues(TOPICS)
+    for number, (tag, value, is_state) in enumerate(changes):
+        found = sample(tag, value, NOW + number)
+        topic = f"tagwire/{'state' if is_state else 'data'}/a/boiler"
+        payload = encode_state([found]) if is_state else encode_data([found])
+        lazy.take(topic, payload)
+        eager.take(topic, payload)
+        eager.samples("boiler")
+    assert lazy.samples("boiler") == eager.samples("boiler")
+
+
+def test_devices_beyond_the_bounds_push_out_the_most_silent_ones() -> None:
+    live = LiveValues(TOPICS, max_devices=3)
+    for name in ("a", "b", "c"):
+        live.take(f"tagwire/state/o/{name}", encode_state([sample("x", 1)]))
+    live.take("tagwire/data/o/a", encode_data([sample("x", 2)]))
+    live.take("tagwire/state/o/d", encode_state([sample("x", 1)]))
+    assert [bool(live.samples(name)) for name in "abcd"] == [True, False, True, True]
+    heavy = LiveValues(TOPICS, max_bytes=100_000)
+    for number in range(100):
+        heavy.take(f"tagwire/plan/o/d{number}", orjson.dumps({"text": "x" * 5_000}))
+    assert 15 <= sum(bool(heavy.plans(f"d{number}")) for number in range(100)) <= 20
+    assert heavy.plans("d99")
+    many = LiveValues(TOPICS)
+    for number in range(2_000):
+        many.take(f"tagwire/server/o{number}", b'{"online": true}')
+    assert many.is_running("o10") is True
+    assert many.is_running("o1999") is None
+
+
+def test_other_topics_and_nonsense_change_nothing() -> None:
+    live = LiveValues(TOPICS)
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 2)]))
+    live.take("tagwire/server/a", b'{"online": true}')
+    for topic in ("other/state/a/boiler", "tagwire/set/boiler", "tagwire/state/a", "tagwire/config"):
+        live.take(topic, encode_state([sample("x", 3)]))
+    for payload in (b"\xff", b"[]", b"5", b'{"online": 1}', b"null"):
+        live.take("tagwire/server/a", payload)
+        live.take("tagwire/link/a/boiler", payload)
+        live.take("tagwire/data/a/boiler", payload)
+    assert values(live) == {"x": 2}
+    assert live.links("boiler") == []
+    assert live.is_running("a") is True
+
+
+def test_the_owner_of_a_value_is_its_sources() -> None:
+    def binding(protocol: str, direction: str) -> dict[str, str]:
+        return {"protocol": protocol, "direction": direction}
+
+    assert source_owner([binding("modbus", "out"), binding("mqtt", "in")]) == "mqtt_server"
+    assert source_owner([binding("modbus", "inout"), binding("mqtt", "out")]) == "field_server"
+    assert source_owner([binding("modbus", "out"), binding("mqtt", "out")]) == "mqtt_server"
+    assert source_owner([]) == ""
+    assert is_of("mqtt_server-2of8", "mqtt_server")
+    assert not is_of("mqtt_server2", "mqtt_server")
+    assert is_of("anybody", "")
+
+
+def command(identity: str) -> Command:
+    return Command(identity, "boiler", {"x": 1}, NOW)
+
+
+def test_a_waiter_is_woken_by_the_step_it_waits_for_and_at_the_end() -> None:
+    live = LiveCommands()
+    watch = live.watch(command("1"))
+    steps = [step_of(command("1"), state, NOW) for state in (CommandState.ACCEPTED, CommandState.FAILED)]
+    timers = [threading.Timer(0.05 * number, live.take, [step]) for number, step in enumerate(steps, 1)]
+    for timer in timers:
+        timer.start()
+    assert live.wait(watch, 20, lambda seen: any(step.final for step in seen)) == steps
+    assert live.wait(watch, 0, lambda seen: False) == steps
+    live.take(steps[1])
+    assert watch.steps == steps
+    assert live.unfinished() == []
+    silent = live.watch(command("2"))
+    assert live.unfinished() == [silent]
+    threading.Timer(0.05, live.let_go).start()
+    assert live.wait(silent, 20, lambda seen: False) == []
+
+
+def test_commands_are_remembered_within_bounds() -> None:
+    live = LiveCommands(max_kept=10)
+    for number in range(20):
+        live.take(step_of(command(str(number)), CommandState.ACCEPTED, NOW))
+    assert [live.find(str(number)) is not None for number in range(20)] == [False] * 10 + [True] * 10
+    for number in range(2 * MAX_STEPS):
+        live.take(step_of(command("19"), CommandState.SENT, NOW + number))
+    found = live.find("19")
+    assert found is not None
+    assert len(found.steps) == MAX_STEPS
+
+
+def test_only_a_command_without_a_last_word_gets_one_from_here() -> None:
+    live = LiveCommands()
+    asked = command("1")
+    watch = live.watch(asked)
+    step = unanswered(watch, (), NOW)
+    assert step is not None
+    assert (step.state, step.reason, step.final) == (CommandState.EXPIRED, "nobody answered", True)
+    stored = [step_of(asked, CommandState.ACCEPTED, NOW)]
+    step = unanswered(watch, stored, NOW)
+    assert step is not None
+    assert step.reason == "its program has said nothing since accepted"
+    assert unanswered(watch, [*stored, step_of(asked, CommandState.FAILED, NOW)], NOW) is None
+    final = step_of(asked, CommandState.ACKNOWLEDGED, NOW, final=True)
+    live.take(final)
+    assert unanswered(watch, stored, NOW) is None
+    call = Call("c", "boiler", (), NOW)
+    step = unanswered(live.watch(call), (), NOW)
+    assert step == answer_of(call, CommandState.EXPIRED, NOW, reason="nobody answered")
