@@ -157,6 +157,22 @@ async def test_what_the_device_does_not_have_is_bad_and_the_rest_is_read(port: i
         assert (first.text, len(first.points)) == ("unit 1 holding_register 201-298", 49)
 
 
+async def test_an_illegal_address_that_nobody_reads_is_left_out_from_then_on() -> None:
+    async with FaultDevice() as device:
+        device.illegal = {50}
+        net = network(device.port)
+        wanted = points(net, *(ModbusAddress(at, 1) for at in range(0, 100, 3) if at != 50))
+        async with link_to(net) as link:
+            for _ in range(2):
+                assert list((await poll(link, wanted)).values()) == [0] * len(wanted)
+            first = len(device.seen)
+            assert list((await poll(link, wanted)).values()) == [0] * len(wanted)
+            assert len(device.seen) - first == 2
+            assert [text for text in link.learned if "not read" in text] == [
+                "unit 1 holding_register 48-51: not read in one request"
+            ]
+
+
 async def test_limits_of_a_device_are_kept() -> None:
     async with FaultDevice() as device:
         net = network(device.port, max_read_registers=10, max_read_bits=16, max_gap=0)

@@ -43,6 +43,7 @@ def price(table: Table, count: int, cost: ReadCost) -> float:
 
 @given(st.lists(extents, max_size=60), limits, costs, barriers)
 @example([Extent(1, HOLDING, 0, 4), Extent(1, HOLDING, 2, 4)], ReadLimits(), COST, {(1, HOLDING): [(0, 4)]})
+@example([Extent(1, HOLDING, 0, 1), Extent(1, HOLDING, 5, 10), Extent(1, HOLDING, 6, 1)], ReadLimits(12), COST, {})
 def test_every_plan_is_whole_and_within_its_bounds(
     wanted: list[Extent],
     limits: ReadLimits,
@@ -101,11 +102,22 @@ def test_a_gap_is_bridged_when_that_is_cheaper_than_a_request(gap: int, requests
     assert len(plan_reads(wanted, ReadLimits(), COST, {})) == requests
 
 
+@pytest.mark.parametrize(("gap", "requests"), [(1599, 1), (1601, 2)])
+def test_sixteen_bits_cost_as_much_as_a_register(gap: int, requests: int) -> None:
+    wanted = [Extent(1, Table.COIL, 0, 1), Extent(1, Table.COIL, 1 + gap, 1)]
+    assert len(plan_reads(wanted, ReadLimits(), COST, {})) == requests
+
+
 @pytest.mark.parametrize(("gap", "requests"), [(100, 1), (101, 2)])
 def test_the_configured_gap_overrides_the_cost(gap: int, requests: int) -> None:
     wanted = [Extent(1, HOLDING, 0, 1), Extent(1, HOLDING, 1 + gap, 1)]
     for cost in (ReadCost(1e-6, 1.0), ReadCost(1.0, 1e-6)):
         assert len(plan_reads(wanted, ReadLimits(max_gap=100), cost, {})) == requests
+
+
+def test_what_a_longer_value_covers_is_no_gap() -> None:
+    wanted = [Extent(1, HOLDING, 0, 10), Extent(1, HOLDING, 1, 1), Extent(1, HOLDING, 11, 1)]
+    assert shapes(plan_reads(wanted, ReadLimits(max_gap=1), COST, {})) == [(0, 12)]
 
 
 def test_a_cut_that_the_limit_asks_for_falls_into_a_gap() -> None:
