@@ -114,6 +114,11 @@ class Step:
     final: bool = False
     samples: tuple[Sample, ...] = field(default=())
 
+    @property
+    def is_of_call(self) -> bool:
+        """Whether it answers a call: a command has a tag, or the values of a group."""
+        return self.tag is None and self.value is None
+
 
 def step_of(
     command: Command,

@@ -41,7 +41,8 @@ class CommandLog:
         self._appended = _PRUNE_EVERY
 
     def append(self, steps: Sequence[Step]) -> None:
-        """Store steps in their order; on the disk when it returns. The answers of calls have no place here."""
+        """Store steps in their order; on the disk when it returns. Answers of calls are left out: nothing was set."""
+        steps = [step for step in steps if not step.is_of_call]
         if not steps:
             return
         with writing(self.engine) as connection:

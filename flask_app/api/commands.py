@@ -113,7 +113,7 @@ class OneCommand(MethodView):
         # Owners store in the background: the bus may have told more so far.
         steps = stored if watch is None or len(stored) >= len(watch.steps) else watch.steps
         asked = watch.asked if watch is not None and isinstance(watch.asked, Command) else None
-        if asked is None and (not steps or any(step.samples for step in steps)):
+        if asked is None and (not steps or steps[0].is_of_call):
             raise NotFound(f"no command {command[:64]!r}")
         return resource.as_json(_document(asked, steps))
 

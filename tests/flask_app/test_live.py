@@ -307,6 +307,7 @@ def test_device_call_reads_now(client: FlaskClient, owner: FakeOwner) -> None:
     ]
     assert owner.received[-1][0] == "tagwire/call/tank"
     assert owner.received[-1][2]["tags"] == ["level", "pump"]
+    assert client.get(f"/api/v1/commands/{answer.json['id']}").status_code == 404
     one = client.post("/api/v1/device_call", json={"tag": "tank@level"})
     assert [item["value"] for item in one.json["items"]] == [7.5]
     owner.way, owner.reason = ("failed",), "the device does not answer"

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import Engine, func, select
 
-from scada.commands import Command, CommandState, Step, step_of
+from scada.commands import Call, Command, CommandState, Step, answer_of, step_of
 from scada.errors import ConfigError
 from storage.command_store import STEP, CommandLog, CommandQuery
 from storage.engine import reading
@@ -31,6 +31,8 @@ def test_steps_come_back_in_order_as_they_were(engine: Engine) -> None:
     assert log.steps("2") == other
     assert log.steps("3") == []
     log.append([])
+    log.append([answer_of(Call("c", "boiler", (), NOW), CommandState.VERIFIED, NOW)])
+    assert log.listing(CommandQuery())[1] == 2
 
 
 def test_a_group_keeps_its_values(engine: Engine) -> None:
