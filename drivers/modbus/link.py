@@ -68,7 +68,6 @@ class ModbusLink:
     def learned(self) -> Sequence[str]:
         """In words, what this link has learned of its devices. Another answer than before: a new plan would be a better one."""
         texts = [*self._learned.texts(), *self._writer.learned]
-        self._cost.update()
         if self._cost.is_measured:
             texts.append(f"a request costs as much as reading {self._cost.worth} registers")
         return texts
@@ -86,7 +85,6 @@ class ModbusLink:
         groups: dict[ReadLimits, list[Point]] = {}
         for point in points:
             groups.setdefault(_limits(point.network), []).append(point)
-        self._cost.update()
         requests: list[Request] = []
         for limits, group in groups.items():
             extents = [_extent(point) for point in group]

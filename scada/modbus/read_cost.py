@@ -17,6 +17,8 @@ _TURNAROUND_S: Final = 5e-3
 
 _FORGET: Final = 0.995  # a timing counts half after 139 more
 _FEWEST: Final = 20
+_EVERY: Final = 32
+"""So many timings are waited for between two looks at what they say."""
 _LEAST_VARIANCE: Final = 25.0  # of the registers in a request: with requests all alike nothing can be told apart
 _OUTLIER: Final = 4.0
 _TRUST: Final = 20.0
@@ -43,6 +45,7 @@ class CostModel:
         """What plans are made with: changes only when one request turns out to be worth twice, or half, as many registers."""
         self.is_measured = False
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        self._count = 0
 
     def observe(self, registers: float, seconds: float) -> None:
         """A read of so many registers (16 bits count as one) took so long."""
@@ -54,22 +57,19 @@ class CostModel:
         self._y = self._y * _FORGET + seconds
         self._xx = self._xx * _FORGET + registers * registers
         self._xy = self._xy * _FORGET + registers * seconds
-
-    def update(self) -> bool:
-        """Take over what was observed if it makes a difference; True when it did."""
-        fitted = self._fit()
-        if fitted is None:
-            return False
-        ratio = _worth(fitted) / _worth(self.cost)
-        if self.is_measured and 0.5 <= ratio <= 2.0:
-            return False
-        self.cost, self.is_measured = fitted, True
-        return True
+        self._count += 1
+        if self._count % _EVERY == 0:
+            self._take_over()
 
     @property
     def worth(self) -> int:
         """How many registers cost as much as one request."""
         return round(_worth(self.cost))
+
+    def _take_over(self) -> None:
+        fitted = self._fit()
+        if fitted is not None and not (self.is_measured and 0.5 <= _worth(fitted) / _worth(self.cost) <= 2.0):
+            self.cost, self.is_measured = fitted, True
 
     def _fit(self) -> ReadCost | None:
         if self._weight < _FEWEST:
