@@ -12,6 +12,7 @@ from scada.errors import ConfigError
 
 _COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "console": "tagwire.console",
         "demo": "tagwire.demo",
         "publish": "tagwire.publish",
         "registers": "tagwire.registers",

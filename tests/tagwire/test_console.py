@@ -1,0 +1,287 @@
+"""`tagwire console` over real brokers, against an owner that was written from the bus's description alone."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Broker, start_mosquitto, start_nats
+from tests.support.fake_owner import FakeOwner, fake_owner
+from tests.support.processes import clean_environment, free_port, start
+
+CONSOLE = [sys.executable, "-m", "tagwire", "console"]
+
+
+@pytest.fixture(scope="module", params=["mosquitto", "nats"])
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    starter = start_mosquitto if request.param == "mosquitto" else start_nats
+    with starter(tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def owner(broker: Broker) -> Iterator[FakeOwner]:
+    with fake_owner(broker.port) as found:
+        found.server(True)
+        found.state("boiler", temperature=71.5, setpoint=20, mode="auto")
+        found.state("pump", speed=1500, running=True)
+        found.link("boiler", True)
+        found.link("pump", False, "no reply within 1 s")
+        plan = {
+            "requests": [{"text": "fc 3 0 x 4", "unit": 1, "tags": 2, "period_ms": 1000, "duration_ms": 1.5}],
+            "tags": 2,
+        }
+        found.publish("tagwire/plan/field_server/boiler", plan | {"requests_per_s": 1.0, "load": 0.1}, retain=True)
+        yield found
+
+
+def console(
+    broker: Broker | None, *arguments: str, typed: str | None = None, port: int = 0, timeout_s: float = 30
+) -> subprocess.CompletedProcess[str]:
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port if broker else port)
+    stdin = {"stdin": subprocess.DEVNULL} if typed is None else {"input": typed}
+    return subprocess.run(
+        [*CONSOLE, *arguments], env=env, capture_output=True, text=True, timeout=timeout_s, check=False, **stdin
+    )
+
+
+def test_list_has_a_line_for_each_tag(broker: Broker, owner: FakeOwner) -> None:
+    done = console(broker, "list")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[:3] for row in rows] == [
+        ["boiler@mode", "auto", "good"],
+        ["boiler@setpoint", "20", "good"],
+        ["boiler@temperature", "71.5", "good"],
+        ["pump@running", "true", "good"],
+        ["pump@speed", "1500", "good"],
+    ]
+    assert all(row[3].endswith("Z") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("temp", ["boiler@temperature"]),
+        ("p@", ["pump@running", "pump@speed"]),
+        ("boiler@*e*t*", ["boiler@setpoint", "boiler@temperature"]),
+        ("*@m?de", ["boiler@mode"]),
+    ],
+)
+def test_list_by_part_and_by_glob(broker: Broker, owner: FakeOwner, pattern: str, names: list[str]) -> None:
+    done = console(broker, "list", pattern)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == names
+
+
+def test_get_needs_the_whole_name(broker: Broker, owner: FakeOwner) -> None:
+    assert console(broker, "get", "boiler@temperature").stdout.split("\t")[:3] == ["boiler@temperature", "71.5", "good"]
+    done = console(broker, "get", "pump@*", "boiler@temp")
+    assert done.returncode == 1
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["pump@running", "pump@speed"]
+    assert done.stderr == "no tag boiler@temp\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [("5", 5), ("-2.5", -2.5), ("true", True), ("auto", "auto"), ('"5"', "5"), ("very hot", "very hot")],
+)
+def test_set_prints_every_step_and_asks_for_what_was_typed(
+    broker: Broker, owner: FakeOwner, typed: str, value: object
+) -> None:
+    count = len(owner.received)
+    done = console(broker, "set", "boiler@setpoint", typed)
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == list(owner.way)
+    topic, retained, asked = owner.received[count]
+    assert topic == "tagwire/set/boiler"
+    assert not retained
+    assert (asked["tag"], asked["value"], asked["from"]) == ("setpoint", value, "console")
+    assert type(asked["value"]) is type(value)
+    assert asked["by"]
+    assert asked["expires_ms"] > time.time() * 1000
+
+
+def test_a_command_that_fails_is_exit_code_1_with_the_reason(broker: Broker, owner: FakeOwner) -> None:
+    owner.way, owner.reason = ("accepted", "failed"), "above the tag's limit"
+    try:
+        done = console(broker, "set", "boiler@setpoint", "500")
+    finally:
+        owner.way, owner.reason = ("accepted", "sent", "acknowledged", "verified"), ""
+    assert done.returncode == 1
+    assert "above the tag's limit" in done.stderr
+
+
+def test_read_shows_what_the_device_answered(broker: Broker, owner: FakeOwner) -> None:
+    owner.values = {"temperature": 72.25}
+    done = console(broker, "read", "boiler@temperature")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\t")[:3] == ["boiler@temperature", "72.25", "good"]
+
+
+def test_links_servers_and_plan(broker: Broker, owner: FakeOwner) -> None:
+    rows = [line.split("\t") for line in console(broker, "links").stdout.splitlines()]
+    assert [(row[0], row[2], row[4]) for row in rows] == [
+        ("boiler", "online", ""),
+        ("pump", "offline", "no reply within 1 s"),
+    ]
+    assert "field_server\tonline" in console(broker, "servers").stdout
+    plan = console(broker, "plan", "boiler").stdout
+    assert "requests_per_s 1.0" in plan
+    assert "fc 3 0 x 4\t1\t2\t1000\t1.5" in plan
+    assert console(broker, "plan", "pump").returncode == 1
+
+
+def test_commands_from_a_file(broker: Broker, owner: FakeOwner) -> None:
+    done = console(broker, typed="# a comment\nget boiler@mode\n\nset pump@speed 1200\nquit\nget nothing@here\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("boiler@mode\tauto\tgood\t")
+    assert done.stdout.count("\n") == 1 + len(owner.way)
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [("get no@tag\nservers\n", 1), ("frobnicate\nservers\n", 2), ("frobnicate\nget no@tag\nservers\n", 2)],
+)
+def test_commands_from_a_file_go_on_behind_a_failed_one(
+    broker: Broker, owner: FakeOwner, typed: str, code: int
+) -> None:
+    done = console(broker, typed=typed)
+    assert done.returncode == code
+    assert "field_server\tonline" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("frobnicate",),
+        ("set", "boiler", "5"),
+        ("set", "boiler@setpoint"),
+        ("set", "boiler@setpoint", "[1]"),
+        ("set", "boiler@setpoint", "null"),
+        ("set", "boi/ler@setpoint", "5"),
+        ("get",),
+        ("watch",),
+        ("plan", "+"),
+        ("wait", "x"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_written_wrong_is_exit_code_2(broker: Broker, owner: FakeOwner, arguments: tuple[str, ...]) -> None:
+    count = len(owner.received)
+    done = console(broker, *arguments)
+    assert done.returncode == 2
+    assert done.stderr
+    assert len(owner.received) == count
+
+
+def test_subscriptions_print_changes_until_they_are_given_back(broker: Broker, owner: FakeOwner) -> None:
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port)
+    with subprocess.Popen(
+        CONSOLE, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("sub temp pump@*\nservers\nwait 60\n")
+        assert process.stdout.readline().startswith("field_server\tonline")
+        owner.data(
+            "boiler", ["temperature", 80.0, "good", 1_763_712_000_000], ["setpoint", 1, "good", 1_763_712_000_000]
+        )
+        owner.data("pump", ["speed", None, "bad", 1_763_712_000_000, {"reason": "comm_failure", "late": True}])
+        assert process.stdout.readline() == "boiler@temperature\t80.0\tgood\t2025-11-21T08:00:00.000Z\n"
+        assert process.stdout.readline() == "pump@speed\tnull\tbad (comm_failure) late\t2025-11-21T08:00:00.000Z\n"
+        process.kill()
+
+
+def test_watch_and_sub_alone_go_on_until_a_signal(broker: Broker, owner: FakeOwner) -> None:
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port)
+    for command, first in (("watch", "boiler@temperature\t71.5"), ("sub", "")):
+        with start([*CONSOLE, command, "boiler@temp*"], env) as process:
+            process.wait_output(first)
+            stop = threading.Event()
+
+            def change(stop: threading.Event = stop) -> None:
+                while not stop.wait(0.1):
+                    owner.data("boiler", ["temperature", 99.5, "good", 1_763_712_000_000])
+
+            changing = threading.Thread(target=change)
+            changing.start()
+            try:
+                process.wait_output("boiler@temperature\t99.5\tgood")
+            finally:
+                stop.set()
+                changing.join()
+            process.signal(signal.SIGINT)
+            assert process.wait() == 0
+
+
+def test_nobody_answers_a_command(mosquitto: Broker) -> None:
+    done = console(mosquitto, "set", "ghost@tag", "1")
+    assert done.returncode == 1
+    assert "nobody answered" in done.stderr
+
+
+def test_an_absent_broker_is_told_at_once() -> None:
+    port = free_port()
+    begun = time.monotonic()
+    done = console(None, "list", port=port)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"broker 127.0.0.1:{port}: nobody listens there (connection refused)\n"
+    assert time.monotonic() - begun < 4
+
+
+def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
+    conf = "listener {port} 127.0.0.1\nallow_anonymous false\n"
+    with start_mosquitto(tmp_path, conf) as broker:
+        done = console(broker, "list")
+    assert done.returncode == 1
+    assert "Not authorized" in done.stderr
+
+
+def test_wrong_settings_are_exit_code_2() -> None:
+    done = console(None, "list", port=70_000)
+    assert done.returncode == 2
+    assert "MQTT_PORT" in done.stderr
+
+
+def test_a_hundred_thousand_tags_are_counted_and_not_printed(mosquitto: Broker) -> None:
+    with fake_owner(mosquitto.port) as owner:
+        for device in range(100):
+            row = [1.5, "good", 1_763_712_000_000]
+            document = {f"tag{number:04}": row for number in range(1000)}
+            owner.publish(f"tagwire/state/field_server/device{device:03}", document, retain=True)
+        done = console(mosquitto, "list")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) == 200
+        assert "99,800 more, 100,000 in all" in done.stderr
+        assert len(console(mosquitto, "list", "--all").stdout.splitlines()) == 100_000
+        begun = time.monotonic()
+        whole = console(mosquitto, "list", "device042@tag0001")
+        took_all_s = time.monotonic() - begun
+        begun = time.monotonic()
+        one = console(mosquitto, "get", "device042@tag0001")
+        took_one_s = time.monotonic() - begun
+        assert one.stdout == whole.stdout
+        # One name asks for one device's state only.
+        assert took_one_s < took_all_s
+
+
+def test_who_reads_only_the_beginning_does_not_see_a_traceback(mosquitto: Broker) -> None:
+    with fake_owner(mosquitto.port) as owner:
+        owner.publish("tagwire/state/field_server/big", {f"t{n}": [n, "good", 0] for n in range(20_000)}, retain=True)
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=mosquitto.port)
+    command = f"{' '.join(CONSOLE)} list --all | head -1"
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.startswith("big@t0\t0\tgood")
+    assert done.stderr == ""
+
+
+def test_text_from_a_device_cannot_move_the_cursor(mosquitto: Broker) -> None:
+    with fake_owner(mosquitto.port) as owner:
+        owner.state("evil", text="\x1b[2Jgone\nnext")
+    assert console(mosquitto, "get", "evil@text").stdout.split("\t")[1] == "\\x1b[2Jgone\\nnext"
