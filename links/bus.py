@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ import orjson
 
 from links.bus_backlog import Backlog, BufferStore
 from links.bus_handlers import Handler, Handlers
-from links.bus_heartbeat import MISSED, PERIOD_S, Heartbeat
+from links.bus_heartbeat import Heartbeat
 from links.bus_retained import SLOTS, Retained
+from links.bus_retained_window import RetainedWindow
 from links.bus_window import KEPT_S, Window
 from links.environment import MqttSettings
 from links.mqtt import Delivery, MqttLink, Will
-from links.publications import PublishRefused
 from scada.bus_batches import Batch, split_payloads
 from scada.errors import LinkError
 from scada.topics import BusTopics
@@ -38,8 +38,6 @@ LATE_TICK_S = 0.25
 """And this long while they cannot be sent: fewer, longer batches for the disk."""
 WINDOW = 256
 """Messages sent and not acknowledged. More would not be faster, and all of them are sent again after a lost connection."""
-RETAINED_WINDOW = 8
-"""Retained messages among them: they take a broker longer, and changes queue behind them (measured with the embedded one)."""
 HOLD_SAMPLES = 50_000
 """Changes that wait for room in the window before they go to the backlog."""
 UPKEEP_S = 0.25
@@ -87,8 +85,6 @@ class Bus:
         self._turn: asyncio.TimerHandle | None = None
         self._number = self._backlog.newest
         self._session = 0
-        self._cleared: deque[tuple[float, str]] = deque()
-        self._retained_sent = 0
         self._closing = False
         self._drained = asyncio.Event()  # set when nothing waits or is unanswered, while closing
         self._upkeep: asyncio.Task[None] | None = None
@@ -96,6 +92,7 @@ class Bus:
         self._beat_topic = topics.heartbeat(owner)
         self._heartbeat = Heartbeat()
         self._passed_on = asyncio.Event()  # as `online`, to wait for
+        self._watchers: list[Callable[[bool], None]] = []
         self._published = self._late = self._poisoned = self._refused = 0
         self._last_failure = ""
         will = Will(
@@ -107,6 +104,7 @@ class Bus:
         self._link = MqttLink(settings, client_id, self._receive, will=will, on_change=self._on_change)
         self._link.subscribe([self._beat_topic], qos=0)
         self._window = Window(self._link, self._pump, self._refuse)
+        self._retained_window = RetainedWindow(self._link, self._retained, self._pump, self._fail)
 
     def start(self) -> None:
         """Connect, and stay connected until `close`."""
@@ -138,6 +136,10 @@ class Bus:
     async def connected(self) -> None:
         """Wait until it is online; without end while it is not."""
         await self._passed_on.wait()
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Have `watcher` called in the loop: True when it becomes online, False whenever a connection begins or ends."""
+        self._watchers.append(watcher)
 
     @property
     def online(self) -> bool:
@@ -229,7 +231,7 @@ class Bus:
 
     @property
     def _unfinished(self) -> bool:
-        return bool(self._window or self._retained_sent or self._retained or self._pending or self._encoded)
+        return bool(self._window or self._retained_window or self._retained or self._pending or self._encoded)
 
     def _on_tick(self) -> None:
         self._tick = None
@@ -272,9 +274,8 @@ class Bus:
             return
         room = min(WINDOW, self._link.window)
         try:
-            while self._retained and self._retained_sent < min(RETAINED_WINDOW, room):
-                self._send_retained()
-            while self._opened and len(self._window) + self._retained_sent < room:
+            self._retained_window.send_due(room)
+            while self._opened and len(self._window) + len(self._retained_window) < room:
                 if self._backlog:
                     batch = self._backlog.take()
                     if batch is None:
@@ -295,42 +296,19 @@ class Bus:
     def _data_topic(self, batch: Batch) -> str:
         return self._topics.data(self._owner, batch.device)
 
-    def _send_retained(self) -> None:
-        taken = self._retained.take()
-        if self._retained.too_long:
-            self._fail(self._retained.too_long)
-        if taken is None:
-            return
-        topic, payload = taken
-        session = self._session
-
-        def done(error: LinkError | None) -> None:
-            if session != self._session:
-                return
-            self._retained_sent -= 1
-            if isinstance(error, PublishRefused):
-                self._fail(str(error))
-            elif error is None and not payload:
-                self._cleared.append((self._loop.time(), topic))
-            self._pump()
-
-        self._link.post(topic, payload, done, retain=True)
-        self._retained_sent += 1
-
     def _on_change(self, online: bool) -> None:
         """A connection began or ended."""
         self._session += 1
         self._drained.set()
         self._heartbeat.begin()
-        self._passed_on.clear()
-        self._retained_sent = 0
+        self._set_online(False)
         if online:
             self._retained.all_again()
             self._beat()
             self._pump()
             return
         self._settle()
-        self._cleared.clear()
+        self._retained_window.end()
         self._backlog.put_back(self._window.end())
 
     def _settle(self, keep_s: float = KEPT_S) -> None:
@@ -340,8 +318,7 @@ class Bus:
         self._late += settled.late_samples
         if settled.late_numbers:
             self._backlog.delivered(settled.late_numbers)
-        while self._cleared and self._cleared[0][0] <= self._loop.time() - keep_s:
-            self._retained.settled(self._cleared.popleft()[1])
+        self._retained_window.settle(keep_s)
 
     def _refuse(self, batch: Batch, text: str) -> None:
         self._refused += batch.size
@@ -371,7 +348,7 @@ class Bus:
         if not self._link.online.is_set() or self._beat_topic in self._link.refused:
             return
         if self._heartbeat.is_dead(now):
-            self._link.drop(f"no heartbeat came back for {MISSED * PERIOD_S:g} s")
+            self._link.drop("no heartbeat came back")
             return
         payload = self._heartbeat.due(now)
         if payload is not None:
@@ -384,8 +361,9 @@ class Bus:
             if not self._heartbeat.came(payload):
                 self._fail(f"another program is {self._owner} on this bus: its heartbeats arrive here")
             elif self._heartbeat.came_back:
-                self._passed_on.set()
+                self._set_online(True)
             return
+        self._heartbeat.heard = True
         try:
             for handler in self._handlers.find(topic):
                 handler(topic, payload, retained, delivery.is_repeat)
@@ -393,6 +371,16 @@ class Bus:
             self._poisoned += 1
             self._fail(f"a message on {topic[:200]} could not be dealt with: {exc!r}", exc)
         self._link.acknowledge(delivery)
+
+    def _set_online(self, online: bool) -> None:
+        if online:
+            if self._passed_on.is_set():
+                return
+            self._passed_on.set()
+        else:
+            self._passed_on.clear()
+        for watcher in self._watchers:
+            watcher(online)
 
     def _fail(self, text: str, exc: BaseException | None = None) -> None:
         """Told when it is not what was told last."""

@@ -7,6 +7,10 @@ MISSED = 3
 """So many unanswered ones in a row, and the connection is dead. Counted, not timed: a program that slept gets its chance."""
 
 
+MISSED_AMID_OTHERS = 10
+"""And so many where other messages arrive: in a flood a heartbeat has to queue as well."""
+
+
 class Heartbeat:
     """Of one program; a heartbeat counts only on the connection that it was sent on."""
 
@@ -15,6 +19,8 @@ class Heartbeat:
         self._connection = 0
         self._unanswered = 0
         self._next_at = 0.0
+        self.heard = False
+        """Set by the owner when any message arrived; taken back with each heartbeat that is sent."""
         self.came_back = False
         """On this connection, and not too long ago."""
 
@@ -27,13 +33,14 @@ class Heartbeat:
 
     def is_dead(self, now_s: float) -> bool:
         """Whether the last ones, all of them, did not come back in their time."""
-        return self._unanswered >= MISSED and now_s >= self._next_at
+        return self._unanswered >= (MISSED_AMID_OTHERS if self.heard else MISSED) and now_s >= self._next_at
 
     def due(self, now_s: float) -> bytes | None:
         """What to send now, None while it is too early."""
         if now_s < self._next_at:
             return None
         self._next_at = now_s + PERIOD_S
+        self.heard = False
         self._unanswered += 1
         return b"%s %d" % (self._instance, self._connection)
 

@@ -13,6 +13,7 @@ from links import bus as bus_module
 from links import bus_heartbeat
 from links.bus import Bus
 from links.bus_handlers import Handlers, matches
+from links.bus_heartbeat import Heartbeat
 from links.bus_retained import SLOTS, Retained
 from links.environment import MqttSettings
 from scada.bus_messages import LinkReport, decode_data, decode_link, decode_state
@@ -308,6 +309,23 @@ async def test_online_means_that_a_heartbeat_came_back_and_without_one_the_link_
     await eventually(lambda: not bus.online)
     await scripted.until(lambda: scripted.connects == 3)
     await bus.close()
+
+
+def test_heartbeats_that_queue_in_a_flood_are_no_reason_to_leave() -> None:
+    """Nor is a program that slept: beats are counted."""
+    quiet, flooded = Heartbeat(), Heartbeat()
+    for beat in (quiet, flooded):
+        beat.begin()
+    dead_after: dict[str, int] = {}
+    for number in range(12):
+        now_s = number * 3600.0
+        for name, beat in (("quiet", quiet), ("flooded", flooded)):
+            if beat.is_dead(now_s):
+                dead_after.setdefault(name, number)
+            assert beat.due(now_s) is not None
+            assert beat.due(now_s + 1) is None
+        flooded.heard = True
+    assert dead_after == {"quiet": 3, "flooded": 10}
 
 
 async def test_where_the_heartbeat_may_not_be_subscribed_to_it_says_so_and_is_no_reason_to_leave(
