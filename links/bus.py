@@ -84,9 +84,8 @@ class Bus:
         self._tick: asyncio.TimerHandle | None = None
         self._turn: asyncio.TimerHandle | None = None
         self._number = self._backlog.newest
-        self._session = 0
         self._closing = False
-        self._drained = asyncio.Event()  # set when nothing waits or is unanswered, while closing
+        self._drained = asyncio.Event()  # while closing: nothing waits or is unanswered, or the connection is gone
         self._upkeep: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._beat_topic = topics.heartbeat(owner)
@@ -115,6 +114,7 @@ class Bus:
     async def close(self) -> None:
         """Send what waits as far as the broker takes it at once, put the rest on disk, leave in order; a few seconds at most."""
         self._closing = True
+        self._drained.clear()
         if self._tick is not None:
             self._tick.cancel()
         if self._turn is not None:
@@ -128,8 +128,8 @@ class Bus:
         if self._upkeep is not None and self._opening is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep, self._opening], timeout=CLOSE_S)
-        await self._link.close()
         self._settle(0)
+        await self._link.close()
         self._spill()
         await self._backlog.close()
 
@@ -298,7 +298,6 @@ class Bus:
 
     def _on_change(self, online: bool) -> None:
         """A connection began or ended."""
-        self._session += 1
         self._drained.set()
         self._heartbeat.begin()
         self._set_online(False)

@@ -167,7 +167,7 @@ async def test_b2_the_broker_comes_later(tmp_path: Path, caplog: pytest.LogCaptu
     bus.link("d1", True, None)
     links: list[bytes] = []
     bus.publish("d1", [Sample("t", 1, Quality.GOOD, 5)])
-    await asyncio.sleep(rounds(4, 60))
+    await asyncio.sleep(rounds(8, 60))
     assert bus.error is not None
     assert "cannot connect" in bus.error
     assert len([record for record in caplog.records if record.name.startswith("links")]) <= 3

@@ -265,6 +265,22 @@ async def test_what_waits_at_the_end_is_sent_late_by_the_next_run(broker: Broker
         assert BusBuffer(tmp_path / "bus.sqlite").open() == (0, 0)
 
 
+async def test_what_was_published_just_before_the_end_is_sent(broker: Broker) -> None:
+    """Closing did not wait: it took an event of the connection's beginning for its own."""
+    async with running(broker.port, "reader") as reader:
+        listener = Listener(reader, [TOPICS.data("+", "+"), TOPICS.state("+", "+")])
+        await asyncio.sleep(0.2)
+        async with running(broker.port, "writer") as writer:
+            for number in range(20_000):
+                writer.publish(f"d{number % 20}", [sample(number)])
+        assert (writer.counters.published, writer.counters.buffered) == (20_000, 0)
+        data = [TOPICS.data("writer", f"d{number}") for number in range(20)]
+        await eventually(lambda: sum(len(listener.samples(topic)) for topic in data) == 20_000)
+        await eventually(
+            lambda: decode_state(listener.seen[TOPICS.state("writer", "d19")][-1][0])[0] == [sample(19_999)]
+        )
+
+
 async def test_a_full_window_makes_longer_messages_and_not_more(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

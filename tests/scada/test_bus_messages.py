@@ -138,8 +138,9 @@ def test_a_state_of_ten_thousand_tags_can_be_read() -> None:
     assert decode_state(payload) == (told, [])
 
 
-def test_long_data_is_split_so_that_every_receiver_takes_it_late_too() -> None:
-    many = [Sample(f"t{number}", "x" * 900, Quality.GOOD, number) for number in range(2500)]
+@pytest.mark.parametrize("length", [10, *range(200, 270, 5), 900])
+def test_long_data_is_split_so_that_every_receiver_takes_it_late_too(length: int) -> None:
+    many = [Sample(f"t{number}", "x" * length, Quality.GOOD, number) for number in range(2500)]
     back: list[Sample] = []
     for count, payload in split_payloads(many):
         assert count <= MAX_SAMPLES
