@@ -91,7 +91,7 @@ def start_mosquitto(folder: Path, conf: str | None = None, port: int | None = No
     text = conf or (
         "listener {port} 127.0.0.1\nallow_anonymous true\n"
         "persistence true\npersistence_location {folder}/\nautosave_interval 1\nautosave_on_changes true\n"
-        "max_inflight_messages 0\nmax_queued_messages 0\n"
+        "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\n"
     )
     # Started by root, Mosquitto changes to the user `mosquitto`, who cannot write into a test's folder.
     user = "user root\n" if os.geteuid() == 0 and "\nuser " not in f"\n{text}" else ""
