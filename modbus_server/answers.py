@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
-from modbus_server.plans import PLAN_KEY, PLANNED, Plan, make_plan
+from modbus_server.plans import PLAN_KEY, PLANNED, Plan, is_repeatable, make_plan
 from scada.errors import DeviceRefused
 from scada.modbus.identification import answer_identification
 from scada.modbus.image import Image
@@ -97,8 +97,8 @@ def _mask_write(image: Image, pdu: bytes) -> bytes:
 
 def _read_write(image: Image, pdu: bytes) -> bytes:
     address, quantity, write_address, data, function = decode_read_write_request(pdu)
-    # APS 6.17, Figure 27: the write comes before the read, but neither happens when either address is wrong.
-    image.check(_HOLDING, address, quantity)
+    # APS 6.17, Figure 27: the write comes before the read, but neither happens when either is refused.
+    image.read_registers(_HOLDING, address, quantity)
     image.write_registers(_HOLDING, write_address, data)
     return encode_data_response(function, image.read_registers(_HOLDING, address, quantity))
 
@@ -136,7 +136,7 @@ class Answers:
         unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION,
     ) -> None:
         """`identity`: see answer_identification."""
-        self._images = tuple(units.get(unit_id) for unit_id in range(MAX_UNIT_ID + 1))
+        self._images = _by_id(units)
         self._unknown_unit = unknown_unit
         self._plans: dict[bytes, Plan] = {}
         self._handlers: dict[int, Handler] = {}
@@ -145,6 +145,11 @@ class Answers:
             self._handlers[Function.ENCAPSULATED_INTERFACE] = lambda _, pdu: answer_identification(pdu, identity)
         if right is Right.WRITE:
             self._handlers |= _WRITERS
+
+    def use(self, units: Mapping[int, Image]) -> None:
+        """Answer out of these images from now on, which may differ from the former ones in what has effects."""
+        self._images = _by_id(units)
+        self._plans.clear()
 
     def __call__(self, unit_id: int, pdu: bytes) -> bytes | None:
         """The response to a request of at least one byte, None where there shall be none."""
@@ -161,7 +166,7 @@ class Answers:
             response = handler(image, pdu)
         except DeviceRefused as refusal:
             return encode_exception(pdu[0], refusal.code)
-        if pdu[0] in PLANNED:
+        if pdu[0] in PLANNED and is_repeatable(pdu, image):
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             key, plan = make_plan(unit_id, pdu, image)
@@ -172,7 +177,11 @@ class Answers:
         """The answering frame to one whole frame like one that was answered before; None for anything else.
 
         Clients ask for the same registers, and write the same block, again and again. Such a request was checked when it came
-        for the first time, and nothing that was checked can change.
+        for the first time, and nothing that was checked can change before `use`.
         """
         plan = self._plans.get(frame[PLAN_KEY])
         return None if plan is None else plan(frame)
+
+
+def _by_id(units: Mapping[int, Image]) -> tuple[Image | None, ...]:
+    return tuple(units.get(unit_id) for unit_id in range(MAX_UNIT_ID + 1))

@@ -28,6 +28,13 @@ _REQUEST = struct.Struct(">BHH")
 _HEADER_REST = struct.Struct(">HHB")  # the MBAP header behind the transaction identifier
 
 
+def is_repeatable(pdu: bytes, image: Image) -> bool:
+    """Whether a request that the image has just carried out, of a function in PLANNED, may have a plan."""
+    function, address, quantity = _REQUEST.unpack_from(pdu)
+    writing = function == Function.WRITE_MULTIPLE_REGISTERS
+    return not image.has_effects(_TABLES[function], address, quantity, writing=writing)
+
+
 def make_plan(unit_id: int, pdu: bytes, image: Image) -> tuple[bytes, Plan]:
     """The key and the plan of a request that the image has just carried out; its function is one of PLANNED."""
     function, address, quantity = _REQUEST.unpack_from(pdu)

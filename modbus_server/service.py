@@ -13,9 +13,10 @@ from links.modbus_connection import Answer, Peer
 from links.modbus_listener import ModbusListener
 from links.notify import notify_ready, notify_stopping
 from modbus_server.answers import Answers, Right
+from modbus_server.background import keep_mailbox
 from modbus_server.client_role import role_in
 from modbus_server.register_file import SHARED_PLACE, anonymous_memory, offset_of, open_register_file, place_of
-from modbus_server.settings import ANY_ROLE, NO_ROLE, Settings
+from modbus_server.settings import ANY_ROLE, GUARD_FILE, NO_ROLE, Settings
 from scada.errors import ProtocolError
 from scada.modbus.image import Image
 from scada.modbus.limits import MAX_UNIT_ID
@@ -32,8 +33,15 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     with _memory(settings) as memory:
-        units = _images(settings, memory)
-        listener = ModbusListener(_answer_for(settings, units), settings.limits)
+        images = _images(settings, memory)
+        answers = _answers(settings, _careful(settings, images))
+        listener = ModbusListener(_answer_for(settings, answers), settings.limits)
+        mailbox = None
+
+        def use(units: Mapping[int, Image]) -> None:
+            for each in answers.values():
+                each.use(units)
+
         try:
             where = [f"{host}:{port}" for host, port in listener.open(settings.host, settings.port)]
             if settings.tls is not None:
@@ -44,10 +52,13 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             line = f"Modbus server listens on {', '.join(where)}; {_describe(settings)}"
             say(line)
             notify_ready(line)
+            mailbox = asyncio.create_task(keep_mailbox(settings.mailbox, images, use, stop), name="mailbox")
             await stop.wait()
             notify_stopping()
         finally:
-            await listener.close(_GRACE_S)
+            stop.set()
+            # What clients have written until now still goes onto the bus: the mailbox takes longer to leave than they do.
+            await asyncio.gather(listener.close(_GRACE_S), *([mailbox] if mailbox else []))
 
 
 def _describe(settings: Settings) -> str:
@@ -76,11 +87,23 @@ def _images(settings: Settings, memory: mmap.mmap) -> Mapping[int, Image]:
     }
 
 
-def _answer_for(settings: Settings, units: Mapping[int, Image]) -> Callable[[Peer], Answer]:
+def _careful(settings: Settings, images: Mapping[int, Image]) -> Mapping[int, Image]:
+    """The images that clients see until the configuration is read."""
+    if not (settings.mailbox.folder / GUARD_FILE).exists():
+        return images
+    # Imported here: a server without tags starts a third faster without it.
+    from modbus_server.mailbox.guard import guarded_images
+
+    return guarded_images(settings.mailbox.folder, images)
+
+
+def _answers(settings: Settings, units: Mapping[int, Image]) -> Mapping[Right, Answers]:
     identity = _identity(settings.name)
     by_right = {right: Answers(units, identity, right, settings.unknown_unit) for right in Right}
-    if settings.read_only:
-        by_right[Right.WRITE] = by_right[Right.READ]
+    return {**by_right, Right.WRITE: by_right[Right.READ]} if settings.read_only else by_right
+
+
+def _answer_for(settings: Settings, by_right: Mapping[Right, Answers]) -> Callable[[Peer], Answer]:
     roles = settings.tls.roles if settings.tls else {}
 
     def answer_for(peer: Peer) -> Answer:

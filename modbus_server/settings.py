@@ -8,7 +8,18 @@ from pathlib import Path
 
 from environs import validate as check
 
-from links.environment import PORT, Environment, open_environment, read_data_dir, seal
+from links.environment import (
+    PORT,
+    BusSettings,
+    Environment,
+    MqttSettings,
+    open_environment,
+    read_bus,
+    read_data_dir,
+    read_database_uri,
+    read_mqtt,
+    seal,
+)
 from links.modbus_listener import ListenerLimits, Network
 from modbus_server.answers import Right, UnknownUnit
 from modbus_server.map_file import WITHOUT_MAP, UnitPlan, parse_map
@@ -18,6 +29,8 @@ from scada.modbus.limits import TLS_PORT
 _P = "MODBUS_SERVER_"
 ANY_ROLE = "*"
 NO_ROLE = "-"
+GUARD_FILE = "mailbox.json"
+"""In the registers' folder: what a start must be careful with before it knows the configuration."""
 _MAX_NAME = 244  # of ASCII: what one identification response can carry (APS 6.21)
 # Security R-14, R-51, R-62. Named here since some systems' Python offers SHA-1 by itself (Debian's does). TLS 1.3 has its own.
 _TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!SHA1:!AESCCM"
@@ -35,6 +48,17 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MailboxSettings:
+    """What tags in registers need. `data_dir` is for the bus, `folder` for what belongs to the registers."""
+
+    mqtt: MqttSettings
+    bus: BusSettings
+    database_uri: str
+    data_dir: Path
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the Modbus server is told."""
 
@@ -48,18 +72,20 @@ class Settings:
     name: str
     limits: ListenerLimits
     tls: TlsSettings | None
+    mailbox: MailboxSettings
 
 
 def from_env() -> Settings:
     """The settings; raises ConfigError that lists every fault."""
     env = open_environment()
-    data_dir = _data_dir(env)
+    data_dir = read_data_dir(env)
+    folder = _folder(env, data_dir)
     settings = Settings(
         host=env.str(
             f"{_P}HOST", "127.0.0.1", validate=check.Regexp(r"\S+$", error="must be a host name or an address")
         ),
         port=env.int(f"{_P}PORT", 8502, validate=PORT),
-        data_dir=data_dir if env.bool(f"{_P}PERSIST", True) else None,
+        data_dir=folder if env.bool(f"{_P}PERSIST", True) else None,
         units=_units(env),
         unknown_unit=env.enum(f"{_P}UNKNOWN_UNIT", UnknownUnit.EXCEPTION, enum=UnknownUnit, by_value=True),
         read_only=env.bool(f"{_P}READ_ONLY", False),
@@ -70,6 +96,7 @@ def from_env() -> Settings:
             allow=_networks(env),
         ),
         tls=_tls(env),
+        mailbox=MailboxSettings(read_mqtt(env), read_bus(env), read_database_uri(env), data_dir, folder),
     )
     if settings.tls is not None and settings.tls.port == settings.port:
         env.fault(f"{_P}TLS_PORT", f"must not be {_P}PORT")
@@ -77,9 +104,9 @@ def from_env() -> Settings:
     return settings
 
 
-def _data_dir(env: Environment) -> Path:
+def _folder(env: Environment, data_dir: Path) -> Path:
     text = env.str(f"{_P}DATA_DIR", "")
-    return Path(text).expanduser().absolute() if text else read_data_dir(env) / "modbus_server"
+    return Path(text).expanduser().absolute() if text else data_dir / "modbus_server"
 
 
 def _units(env: Environment) -> UnitPlan:

@@ -1,0 +1,134 @@
+"""The tags whose values stand in our registers: written by clients or by commands, told on the bus by exception. No clock."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from modbus_server.mailbox.places import Place
+from modbus_server.mailbox.plans import BoundTag
+from modbus_server.mailbox.status import show_status, status_of
+from scada.modbus.image import Image
+from scada.values import BadValue, Quality, Reason, Sample
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[str, Sequence[Sample]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """`written_s`: when it was written last, monotonic seconds; None when not since the start: nobody knows how old it is."""
+
+    tag: BoundTag
+    image: Image
+    told: Sample | None = None
+    written_s: float | None = None
+    is_stale: bool = False
+
+
+class Inbox:
+    """Times are arguments: `time_ms` (UTC, milliseconds) stands in samples, `now_s` is monotonic."""
+
+    def __init__(self, images: Mapping[int, Image], publish: Publish) -> None:
+        """`images`: by unit id, as the server itself sees them. `publish` takes a device's samples; it must not raise."""
+        self._images = images
+        self._publish = publish
+        self._held: dict[BoundTag, _Held] = {}
+        self._by_name: dict[tuple[str, str], _Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def apply(self, tags: Iterable[BoundTag], time_ms: int, now_s: float) -> None:
+        """These tags from now on. What was known of the same registers stays known; the rest is told as it stands."""
+        old, names = self._held, self._by_name
+        places = {_key(held.tag): held for held in old.values()}
+        self._held, self._by_name = {}, {}
+        fresh: list[_Held] = []
+        for tag in tags:
+            held = old.get(tag)
+            if held is None:
+                held = _Held(tag, self._images[tag.place.unit_id])
+                before = places.get(_key(tag))
+                if before is not None:
+                    held.written_s = before.written_s
+                told = names.get((tag.device, tag.name))
+                held.told = None if told is None else told.told
+                fresh.append(held)
+            self._held[tag] = self._by_name[tag.device, tag.name] = held
+        self._tell(fresh, time_ms, now_s)
+
+    def written(self, tags: Iterable[BoundTag], time_ms: int, now_s: float) -> None:
+        """The registers of these tags were written just now."""
+        news = [held for tag in tags if (held := self._held.get(tag)) is not None]
+        for held in news:
+            held.written_s = now_s
+            held.is_stale = False
+        self._tell(news, time_ms, now_s)
+
+    def put(self, values: Sequence[tuple[BoundTag, bytes]], time_ms: int, now_s: float) -> None:
+        """Write encoded values into the registers, as a command does."""
+        for tag, data in values:
+            tag.place.write(self._images[tag.place.unit_id], data)
+        self.written([tag for tag, _ in values], time_ms, now_s)
+
+    def expire(self, time_ms: int, now_s: float) -> None:
+        """Tell which values were not written again in time."""
+        stale = [
+            held
+            for held in self._held.values()
+            if held.tag.stale_after_s
+            and not held.is_stale
+            and held.written_s is not None
+            and now_s - held.written_s >= held.tag.stale_after_s
+        ]
+        self._tell(stale, time_ms, now_s)
+
+    def told(self, device: str) -> dict[str, Sample]:
+        """The samples told last of a device's tags."""
+        return {name: held.told for (of, name), held in self._by_name.items() if of == device and held.told is not None}
+
+    def last(self, device: str, tag: str) -> Sample | None:
+        """The sample told last of one tag."""
+        held = self._by_name.get((device, tag))
+        return None if held is None else held.told
+
+    def present(self, tag: BoundTag, time_ms: int) -> Sample:
+        """What stands in a tag's registers, whoever wrote it and whether or not it was worth telling."""
+        raw = tag.place.read(self._images[tag.place.unit_id])
+        assert tag.source is not None
+        return tag.source.sample(raw, time_ms, None)
+
+    def _tell(self, news: Iterable[_Held], time_ms: int, now_s: float) -> None:
+        by_device: dict[str, list[Sample]] = {}
+        for held in news:
+            source = held.tag.source
+            assert source is not None
+            sample = self._sample(held, time_ms, now_s)
+            if source.is_news(sample, held.told):
+                held.told = sample
+                by_device.setdefault(held.tag.device, []).append(sample)
+            show_status(held.image, held.tag, status_of(held.told or sample))
+        for device, samples in by_device.items():
+            self._publish(device, samples)
+
+    def _sample(self, held: _Held, time_ms: int, now_s: float) -> Sample:
+        tag = held.tag
+        assert tag.source is not None
+        last = None if held.told is None else held.told.value
+        raw = tag.place.read(held.image)
+        sample = tag.source.sample(raw, time_ms, last)
+        if isinstance(raw, BadValue) and (held.told is None or held.told.quality is not Quality.BAD):
+            logger.warning("%s: %s holds no value: %s", tag.full_name, tag.place, raw)
+        if held.written_s is None:
+            return sample._replace(quality=Quality.UNCERTAIN, reason=Reason.STALE) if _is_good(sample) else sample
+        held.is_stale = bool(tag.stale_after_s) and now_s - held.written_s >= tag.stale_after_s
+        return sample._replace(quality=Quality.BAD, reason=Reason.STALE) if held.is_stale else sample
+
+
+def _is_good(sample: Sample) -> bool:
+    return sample.quality is Quality.GOOD
+
+
+def _key(tag: BoundTag) -> tuple[int, Place]:
+    return tag.binding.id, tag.place

@@ -1,0 +1,157 @@
+"""Which addresses of which image belong to which tag, over all devices; what collides is a fault. Pure."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from modbus_server.mailbox.plans import BoundTag, MailboxPlan
+from scada.errors import DeviceRefused, Fault
+from scada.modbus.image import Image
+from scada.modbus.limits import Table
+
+T = TypeVar("T")
+
+
+class Index(Generic[T]):
+    """Items of one table by their addresses. Items that overlap at all have the same addresses: bits of one register."""
+
+    __slots__ = ("_ends", "_firsts", "_items")
+
+    def __init__(self, items: Iterable[tuple[int, int, T]]) -> None:
+        """`items`: first address, address behind the last, item."""
+        ordered = sorted(items, key=lambda item: item[:2])
+        self._firsts = [first for first, _, _ in ordered]
+        self._ends = [end for _, end, _ in ordered]
+        self._items = [item for _, _, item in ordered]
+
+    def find(self, address: int, count: int) -> Sequence[T]:
+        """The items of which at least one address is among `count` addresses from `address`."""
+        return self._items[bisect_right(self._ends, address) : bisect_left(self._firsts, address + count)]
+
+    def mark(self, flags: bytearray) -> None:
+        """Set the byte of every address that an item has."""
+        for first, end in zip(self._firsts, self._ends, strict=True):
+            flags[first:end] = b"\x01" * (end - first)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitLayout:
+    """The bound addresses of one image, by table; a table without any is left out.
+
+    `guarded`: reading them may be refused; `read_only`: writing them is refused; `written`: the tags that clients write.
+    """
+
+    guarded: Mapping[Table, Index[object]]
+    read_only: Mapping[Table, Index[object]]
+    written: Mapping[Table, Index[BoundTag]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`tags` are those in force, `units` the images with bound addresses, `faults` what was left out, by device."""
+
+    tags: tuple[BoundTag, ...]
+    units: Mapping[Image, UnitLayout]
+    faults: Mapping[str, tuple[Fault, ...]]
+
+
+class _Claim(NamedTuple):
+    table: Table
+    first: int
+    end: int
+    bit: int | None
+    read_only: bool
+    owner: str
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One image while it is laid out."""
+
+    claims: dict[tuple[Table, int], list[_Claim]] = field(default_factory=dict)
+    items: dict[tuple[str, Table], list[tuple[int, int, object]]] = field(default_factory=dict)
+
+    def collision(self, claim: _Claim) -> str:
+        """Why these addresses cannot be had; "" when they are free."""
+        for address in range(claim.first, claim.end):
+            for other in self.claims.get((claim.table, address), ()):
+                if claim.bit is None or other.bit is None or claim.bit == other.bit:
+                    return f"{claim.table} {address} belongs to {other.owner} already"
+                if claim.read_only is not other.read_only:
+                    return f"{claim.table} {address}: its bits are written by clients or read, not both ({other.owner})"
+        return ""
+
+    def take(self, claim: _Claim) -> None:
+        """Take them."""
+        for address in range(claim.first, claim.end):
+            self.claims.setdefault((claim.table, address), []).append(claim)
+
+    def put(self, kind: str, claim: _Claim, item: object) -> None:
+        """List an item under its addresses."""
+        self.items.setdefault((kind, claim.table), []).append((claim.first, claim.end, item))
+
+    def layout(self) -> UnitLayout:
+        """What was put."""
+        kinds: dict[str, dict[Table, Index[BoundTag]]] = {"guarded": {}, "read_only": {}, "written": {}}
+        for (kind, table), items in self.items.items():
+            kinds[kind][table] = Index(items)  # type: ignore[arg-type]  # only tags are listed as written
+        return UnitLayout(**kinds)  # type: ignore[arg-type]
+
+
+def lay_out(plans: Iterable[MailboxPlan], images: Mapping[int, Image]) -> Layout:
+    """The layout of `plans`, by device and tag: who comes first has the addresses. `images` are the server's, by unit id.
+
+    Without a map every unit id has the same image, so the unit id of a binding does not matter.
+    """
+    units: dict[Image, _Unit] = {}
+    tags: list[BoundTag] = []
+    faults: dict[str, tuple[Fault, ...]] = {}
+    for plan in sorted(plans, key=lambda plan: plan.device_id):
+        found = list(plan.faults)
+        for tag in plan.tags:
+            image = images.get(tag.place.unit_id)
+            claims = _claims(tag)
+            fault = _outside(tag, image, claims)
+            if not fault and image is not None:
+                unit = units.setdefault(image, _Unit())
+                fault = next(filter(None, map(unit.collision, claims)), "")
+            if fault or image is None:
+                found.append(Fault(tag.full_name, fault))
+                continue
+            for claim in claims:
+                unit.take(claim)
+            _list(unit, tag, claims)
+            tags.append(tag)
+        if found:
+            faults[plan.name] = tuple(found)
+    return Layout(tuple(tags), {image: unit.layout() for image, unit in units.items() if unit.items}, faults)
+
+
+def _claims(tag: BoundTag) -> list[_Claim]:
+    place = tag.place
+    claims = [_Claim(place.table, place.first, place.end, place.bit, tag.is_read_only, tag.full_name)]
+    if tag.status is not None:
+        owner = f"the status of {tag.full_name}"
+        claims.append(_Claim(Table.HOLDING_REGISTER, tag.status, tag.status + 1, None, True, owner))
+    return claims
+
+
+def _outside(tag: BoundTag, image: Image | None, claims: Sequence[_Claim]) -> str:
+    if image is None:
+        return f"unit {tag.place.unit_id} is not in the server's map"
+    for claim in claims:
+        try:
+            image.check(claim.table, claim.first, claim.end - claim.first)
+        except DeviceRefused:
+            return f"unit {tag.place.unit_id} {claim.table} {claim.first} is not in the server's map"
+    return ""
+
+
+def _list(unit: _Unit, tag: BoundTag, claims: Sequence[_Claim]) -> None:
+    value, *status = claims
+    if tag.is_guarded:
+        unit.put("guarded", value, tag)
+    unit.put("read_only" if tag.is_read_only else "written", value, tag)
+    for claim in status:
+        unit.put("read_only", claim, tag)

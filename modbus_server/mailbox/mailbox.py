@@ -1,0 +1,207 @@
+"""The mailbox at work: configuration into force, clients' writes onto the bus, the bus into the registers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from links.bus import Bus
+from modbus_server.mailbox.bound_image import BoundImage
+from modbus_server.mailbox.display import Display
+from modbus_server.mailbox.guard import save_guard
+from modbus_server.mailbox.inbox import Inbox
+from modbus_server.mailbox.layout import Layout, lay_out
+from modbus_server.mailbox.plans import PROTOCOL, BoundTag, MailboxPlan, Role
+from scada.bus_messages import decode_data, decode_link, decode_state
+from scada.errors import ConfigError, Fault
+from scada.modbus.image import Image
+from scada.topics import BusTopics
+from scada.values import Sample
+from storage.config_watch import Change
+
+logger = logging.getLogger(__name__)
+
+MAX_NARROW = 200
+"""With more devices than these everything on the bus is listened to: the embedded broker allows about a thousand filters."""
+EXPIRY_PERIOD_S = 0.25
+
+Use = Callable[[Mapping[int, Image]], None]
+
+
+class Mailbox:
+    """One per program; everything runs in its loop."""
+
+    def __init__(self, bus: Bus, topics: BusTopics, images: Mapping[int, Image], use: Use, folder: Path) -> None:
+        """`images`: by unit id, as the server itself sees them; `use` takes those that clients shall see."""
+        self._bus = bus
+        self._topics = topics
+        self._images = images
+        self._use = use
+        self._folder = folder
+        self._plans: dict[int, MailboxPlan] = {}
+        self._by_name: dict[str, MailboxPlan] = {}
+        self._tags: dict[tuple[str, str], BoundTag] = {}
+        self._faults: Mapping[str, tuple[Fault, ...]] = {}
+        self._pictures: set[str] = set()
+        self._changes: set[str] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        self.inbox = Inbox(images, bus.publish)
+        self.display = Display(images)
+        bus.watch(self._on_bus)
+        bus.subscribe([topics.link(PROTOCOL, "+")], self._on_own_link)
+
+    def device(self, name: str) -> MailboxPlan | None:
+        """The plan of the device called `name`."""
+        return self._by_name.get(name)
+
+    def settable(self, device: str, tag: str) -> BoundTag:
+        """A tag whose registers commands write; raises ConfigError where it was left out."""
+        found = self._tags.get((device, tag))
+        if found is None or found.encode is None or found.role is Role.SHOWN:
+            faults = "; ".join(map(str, self._faults.get(device, ()))) or "it has no registers here"
+            raise ConfigError(f"{device}@{tag} cannot be set: {faults}")
+        return found
+
+    def present(self, tag: BoundTag) -> Sample:
+        """What stands in a tag's registers now."""
+        return self.inbox.present(tag, _now_ms())
+
+    def put(self, values: Sequence[tuple[BoundTag, bytes]]) -> None:
+        """Write encoded values into their registers, all before anybody can read any."""
+        self.inbox.put(values, _now_ms(), time.monotonic())
+
+    def apply(self, change: Change[MailboxPlan]) -> Layout:
+        """Put a new configuration into force; clients stay connected."""
+        self._withdraw(change)
+        for device_id in change.removed:
+            del self._plans[device_id]
+        self._plans |= {plan.device_id: plan for plan in change.plans}
+        self._by_name = {plan.name: plan for plan in self._plans.values()}
+        layout = lay_out(self._plans.values(), self._images)
+        self._tags = {(tag.device, tag.name): tag for tag in layout.tags}
+        now_s = time.monotonic()
+        self.inbox.apply((tag for tag in layout.tags if tag.role is not Role.SHOWN), _now_ms(), now_s)
+        unknown = self.display.apply((tag for tag in layout.tags if tag.role is Role.SHOWN), now_s)
+        self._show(layout)
+        self._report(layout.faults)
+        self._listen(unknown)
+        self._watch_age()
+        return layout
+
+    def save_guard(self, layout: Layout) -> None:
+        """Keep on disk what the next start has to be careful with. Waits for the disk: to be called in a thread."""
+        save_guard(self._folder, layout.tags)
+
+    def close(self) -> None:
+        """Nobody keeps what is shown up any more: it is not good."""
+        self._stop_looking()
+        self.display.bus(False, time.monotonic())
+
+    def _stop_looking(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _withdraw(self, change: Change[MailboxPlan]) -> None:
+        """What was told under names that are gone. Names may change hands within one change."""
+        new = {plan.device_id: plan for plan in change.plans}
+        for device_id in [*change.removed, *new]:
+            old = self._plans.get(device_id)
+            if old is None:
+                continue
+            plan = new.get(device_id)
+            if plan is None or plan.name != old.name:
+                self._bus.forget(old.name)
+            elif gone := _told_names(old) - _told_names(plan):
+                self._bus.forget(plan.name, gone)
+
+    def _show(self, layout: Layout) -> None:
+        bound: dict[Image, Image] = {
+            image: BoundImage(image, unit, self.display.hidden, self._on_written)
+            for image, unit in layout.units.items()
+        }
+        self._use({unit_id: bound.get(image, image) for unit_id, image in self._images.items()})
+
+    def _report(self, faults: Mapping[str, tuple[Fault, ...]]) -> None:
+        for device, found in faults.items():
+            if found != self._faults.get(device):
+                for fault in found:
+                    logger.error("%s: left out: %s", device, fault)
+        self._faults = faults
+        for name in self._by_name:
+            self._bus.link(name, True, "; ".join(map(str, faults.get(name, ()))) or None)
+
+    def _listen(self, unknown: Iterable[str]) -> None:
+        """Subscribe to what is shown; `unknown`: devices whose retained state has to come again."""
+        devices = self.display.devices
+        wide = len(devices) > MAX_NARROW
+        names: set[str] = {"+"} if wide and devices else set(devices)
+        changes = {self._topics.data("+", name) for name in names}
+        pictures = {self._topics.state("+", name) for name in names}
+        if names:
+            pictures.add(self._topics.server("+"))
+        again = {self._topics.state("+", "+" if wide else name) for name in unknown} & self._pictures
+        gone = (self._changes - changes) | (self._pictures - pictures) | again
+        if gone:
+            self._bus.unsubscribe(gone)
+        self._bus.subscribe(changes - self._changes, self._on_message)
+        self._bus.subscribe((pictures - self._pictures) | again, self._on_message)
+        self._changes, self._pictures = changes, pictures
+
+    def _on_bus(self, online: bool) -> None:
+        self.display.bus(online, time.monotonic())
+        if online and self._pictures:
+            # A resumed session brings what was published meanwhile, as far as the broker's queue held it, and no retained states.
+            self._bus.unsubscribe(self._pictures)
+            self._bus.subscribe(self._pictures, self._on_message)
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
+        parts = self._topics.split(topic)
+        if parts is None:
+            return
+        now_s = time.monotonic()
+        if parts.kind == "server":
+            self.display.server(parts.owner, bool(payload) and decode_link(payload).online, now_s)
+        elif parts.device not in self.display.devices:
+            return
+        elif not payload:
+            self.display.forget(parts.owner, parts.device, now_s)
+        else:
+            is_state = parts.kind == "state"
+            samples, faults = decode_state(payload) if is_state else decode_data(payload)
+            again = retained or repeat
+            self.display.take(parts.owner, parts.device, samples, now_s, state=is_state, again=again)
+            if faults:
+                logger.warning("%s: %s", topic, "; ".join(faults[:3]))
+
+    def _on_own_link(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
+        """A device that was taken away while this program was not there left its retained messages behind."""
+        parts = self._topics.split(topic)
+        if payload and parts is not None and parts.device not in self._by_name:
+            self._bus.forget(parts.device)
+
+    def _on_written(self, tags: Sequence[BoundTag]) -> None:
+        self.inbox.written(tags, _now_ms(), time.monotonic())
+
+    def _watch_age(self) -> None:
+        is_needed = any(tag.stale_after_s for tag in self._tags.values())
+        if is_needed and self._expiry is None:
+            self._expire()
+        elif not is_needed:
+            self._stop_looking()
+
+    def _expire(self) -> None:
+        now_s = time.monotonic()
+        self.inbox.expire(_now_ms(), now_s)
+        self.display.expire(now_s)
+        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_PERIOD_S, self._expire)
+
+
+def _told_names(plan: MailboxPlan) -> AbstractSet[str]:
+    return {tag.name for tag in plan.tags if tag.role is not Role.SHOWN}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
