@@ -1,5 +1,6 @@
 """The published schemas say the same as what checks the documents: made from one declaration, and compared here."""
 
+import dataclasses
 from typing import Any
 
 import jsonschema_rs
@@ -43,8 +44,16 @@ def structural(record: type, document: dict[str, Any]) -> set[str]:
     try:
         parse(record, document)
     except ConfigError as error:
-        return {fault.field.split(".")[0] for fault in error.faults}
-    return set()
+        found = {fault.field.split(".")[0] for fault in error.faults}
+    else:
+        found = set()
+    return {name for name in found if not _whole_is_wrong(record, name, document.get(name))}
+
+
+def _whole_is_wrong(record: type, name: str, value: object) -> bool:
+    """Whether a nested record's fields are right one by one, as in a failsafe with neither value nor flag."""
+    kinds = {field.name: field.kind for field in fields(record) if dataclasses.is_dataclass(field.kind)}
+    return name in kinds and isinstance(value, dict) and not record_schema(kinds[name])().validate(value)
 
 
 @settings(deadline=None, max_examples=400)
