@@ -62,7 +62,7 @@ def test_everything_answers_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{env['FLASK_APP_PORT']}/readyz", timeout=5) as answer:
             assert answer.status == 200
         started = children(process.pid)
-        assert len(started) == 4
+        assert len(started) == 5
         # As a terminal does it: the signal reaches the foreground group, which is `tagwire up` alone.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(15) == 0
@@ -84,7 +84,7 @@ def test_kill_leaves_no_child_and_the_stale_lock_blocks_nobody(tmp_path: Path) -
     with up(env) as process:
         process.wait_ready()
         started = children(process.pid)
-        assert len(started) == 4
+        assert len(started) == 5
         process.kill()
         wait_until(lambda: all(map(gone, started)), 5, f"the end of {started}")
     with up(env) as process:
@@ -95,11 +95,11 @@ def test_a_killed_program_comes_back(tmp_path: Path) -> None:
     env = settings(tmp_path)
     with up(env) as process:
         process.wait_ready()
-        for name in ("modbus_server", "mqtt_server", "flask_app", "nats-server"):
+        for name in ("modbus_server", "mqtt_server", "field_server", "flask_app", "nats-server"):
             victim = next(pid for pid, command in children(process.pid).items() if name in command)
             os.kill(victim, signal.SIGKILL)
             process.wait_output(f"{'broker' if name == 'nats-server' else name} serves again", 20)
-        assert len(children(process.pid)) == 4
+        assert len(children(process.pid)) == 5
 
 
 def test_started_twice_names_the_holder_and_leaves_it_alone(tmp_path: Path) -> None:
