@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 from drivers.registry import load_drivers
@@ -36,6 +36,7 @@ log = logging.getLogger("field_server")
 
 GC_THRESHOLD = 50_000
 """Polling makes no cycles: looking for them every 700 objects, Python's default, only costs time."""
+ID_KEPT_MS = 3_600_000
 LAST_WORDS_S = 1.0
 """At the end, time for the steps of commands to reach the disk."""
 
@@ -63,20 +64,18 @@ async def serve(settings: Settings) -> None:
         bus = Bus(settings.mqtt, topics, settings.owner, buffer=buffer)
         field = Field(bus, settings.connects_per_s)
         steps = StepWriter(CommandLog(engine), writing)
-        performer = FieldCommands(field, drivers, bus)
+        performer = FieldCommands(field, drivers)
         desk = CommandDesk(bus, topics, performer, steps.store, answers_unknown=settings.shard.count == 1)
         compiler = partial(compile_device, drivers=drivers, periods_ms=settings.periods_ms)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compiler, reading)
         try:
+            await until(stop, remember(desk, CommandLog(engine), writing))
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(steps.run(), name="steps of commands"),
                     tasks.create_task(desk.run(), name="commands"),
                     tasks.create_task(follow(field, bus, watch), name="configuration"),
                 ]
-                with contextlib.suppress(LinkError):  # the book of ids then starts empty: commands live for seconds
-                    since_ms = time.time_ns() // 1_000_000 - 3_600_000
-                    desk.remember(await loop.run_in_executor(writing, CommandLog(engine).recent_ids, since_ms))
                 await stop.wait()
                 log.info("stopping")
                 notify_stopping()
@@ -92,6 +91,15 @@ async def serve(settings: Settings) -> None:
         finally:
             ended.set()
             engine.dispose()
+
+
+async def remember(desk: CommandDesk, commands: CommandLog, executor: Executor) -> None:
+    """Before the first command arrives: the ids of those that an earlier run has seen."""
+    since_ms = time.time_ns() // 1_000_000 - ID_KEPT_MS
+    try:
+        desk.remember(await asyncio.get_running_loop().run_in_executor(executor, commands.recent_ids, since_ms))
+    except LinkError as error:
+        log.error("commands of an earlier run are not known, so one that comes again is not recognised: %s", error)
 
 
 async def follow(field: Field, bus: Bus, watch: ConfigWatch[DevicePlan]) -> None:

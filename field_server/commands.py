@@ -1,9 +1,9 @@
 """Carries commands out on the links: write once, then read back until the device shows what was set."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ from drivers.contract import Driver, Link, Point
 from field_server.field import Field
 from field_server.plans import DevicePlan, Part, point
 from field_server.poller import Poller
-from field_server.sink import Sink
 from links.command_desk import Report
 from scada.commands import Call, Command, CommandState
 from scada.config import BindingConfig, DeviceConfig, TagConfig
@@ -23,8 +22,9 @@ from scada.values import BadValue, Quality, Reason, Sample, Value
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 0.5
 """A value that is not there yet is looked for again after FIRST_LOOK_S, then after twice as long, up to this."""
-MARGIN_S = 0.02
-"""So much before its time is over a command that does not come true is judged, with what the device shows instead."""
+MARGIN_S = 0.1
+"""So much before its time is over (or a tenth of its time) a command that does not come true is judged, with what the device
+shows instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,22 @@ class _Target:
 class FieldCommands:
     """The field server behind its command desk. `drivers` are those of `Field`."""
 
-    def __init__(self, field: Field, drivers: Mapping[str, Driver], sink: Sink) -> None:
+    def __init__(self, field: Field, drivers: Mapping[str, Driver]) -> None:
         self._field = field
         self._drivers = drivers
-        self._sink = sink
 
     def device(self, name: str) -> DeviceConfig | None:
-        """The configuration of a device with a protocol of ours."""
+        """The configuration of a device, of whatever protocols."""
         plan = self._field.device(name)
         return None if plan is None else plan.config
 
     def is_mine(self, owner: str) -> bool:
         """Everything that no other program answers for: the refusals of tags that nobody can set are ours."""
-        return owner != "modbus_server"
+        return owner in ("field_server", "")
 
     def last_value(self, device: str, tag: str) -> Value | None:
         """The value told last."""
-        sample = self._field.told(device).get(tag)
+        sample = self._field.last(device, tag)
         return None if sample is None else sample.value
 
     async def carry_out(self, command: Command, report: Report, seconds: float) -> None:
@@ -69,7 +68,7 @@ class FieldCommands:
             raise ConfigError(f"device {command.device!r} was taken out of the configuration")
         part, targets = self._targets(plan, command)
         poller = self._field.poller(part)
-        deadline = time.monotonic() + seconds - MARGIN_S
+        deadline = time.monotonic() + seconds - min(MARGIN_S, seconds / 10)
         is_sent = False
 
         async def write(link: Link) -> None:
@@ -100,8 +99,8 @@ class FieldCommands:
             raise LinkError(doubt)
         if not doubt and not report(CommandState.ACKNOWLEDGED):
             return
-        await self._verify(_Verification(poller, part, watched, report, deadline, doubt))
-        self._tell_written(part, targets)
+        if await self._verify(_Verification(poller, part, watched, report, deadline, doubt)):
+            self._tell_written(part, targets)
 
     async def read(self, call: Call) -> tuple[Sample, ...]:
         """See `links.command_desk.Performer`."""
@@ -136,26 +135,27 @@ class FieldCommands:
             raise ConfigError(f"a group is written in one request, not over {' and '.join(sorted(used))}")
         return parts[used.pop()], targets
 
-    async def _verify(self, task: "_Verification") -> None:
-        """Look until everything is reached, or the time is over; then say what is there instead."""
+    async def _verify(self, task: "_Verification") -> bool:
+        """Look until everything is reached, or the time is over; then say what is there instead. Whether it was reached."""
         pause_s = FIRST_LOOK_S
-        shown = ""
-        while True:
-            try:
-                shown = await task.look()
-            except (LinkError, ProtocolError, DeviceRefused, BadValue) as error:
-                shown = f"it could not be read back: {error}"
-            if not shown:
-                if task.doubt and not task.report(CommandState.ACKNOWLEDGED, f"{task.doubt}, but the value is there"):
-                    return
-                task.report(CommandState.VERIFIED)
-                return
-            left_s = task.deadline - time.monotonic()
-            if left_s <= 0:
-                break
-            await asyncio.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, LAST_LOOK_S)
-        task.report(CommandState.FAILED, f"{task.doubt}; {shown}" if task.doubt else shown)
+        shown = "it could not be read back in time"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, task.deadline - time.monotonic())):
+                while True:
+                    try:
+                        shown = await task.look()
+                    except (LinkError, ProtocolError, DeviceRefused, BadValue) as error:
+                        shown = f"it could not be read back: {error}"
+                    if not shown:
+                        break
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, LAST_LOOK_S)
+        if shown:
+            task.report(CommandState.FAILED, f"{task.doubt}; {shown}" if task.doubt else shown)
+            return False
+        if task.doubt and not task.report(CommandState.ACKNOWLEDGED, f"{task.doubt}, but the value is there"):
+            return False
+        return task.report(CommandState.VERIFIED)
 
     def _tell_written(self, part: Part, targets: list[_Target]) -> None:
         """A tag that is never read has the value that was set last."""
@@ -168,7 +168,6 @@ class FieldCommands:
         ]
         if samples:
             self._field.note(part.device, samples)
-            self._sink.publish(part.device, samples)
 
 
 @dataclass(slots=True)
@@ -250,7 +249,7 @@ async def _read_point(poller: Poller, target: _Target) -> Value | None:
     return compile_engineering(replace(target.tag, scaling=None), target.binding)(raw)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _gone(device: str) -> Iterator[None]:
     try:
         yield

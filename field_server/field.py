@@ -28,27 +28,31 @@ class Field:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Devices, tags that are read, and links in force."""
-        tags = sum(len(part.sources) for plan in self._plans.values() for part in plan.parts)
-        return len(self._plans), tags, len(self._pollers)
+        """Devices of ours, tags that are read, and links in force."""
+        ours = [plan for plan in self._plans.values() if plan.parts]
+        return len(ours), sum(len(part.sources) for plan in ours for part in plan.parts), len(self._pollers)
 
     def device(self, name: str) -> DevicePlan | None:
         """The plan of the device called `name`."""
         return self._by_name.get(name)
 
-    def told(self, name: str) -> dict[str, Sample]:
-        """The samples told last of a device's tags."""
+    def last(self, name: str, tag: str) -> Sample | None:
+        """The sample of a device's tag that was told last."""
         plan = self._by_name.get(name)
-        if plan is None:
-            return {}
-        samples = dict(self._noted.get(name, ()))
-        for part in plan.parts:
-            samples |= self._pollers[part.key][0].told(plan.device_id)
-        return samples
+        for part in () if plan is None else plan.parts:
+            sample = self._pollers[part.key][0].last(part.device_id, tag)
+            if sample is not None:
+                return sample
+        return self._noted.get(name, {}).get(tag)
 
     def note(self, name: str, samples: Iterable[Sample]) -> None:
-        """Remember samples of tags that are never read: what was written there last."""
-        self._noted.setdefault(name, {}).update((sample.tag, sample) for sample in samples)
+        """Tell samples of tags that are never read: what was written there last."""
+        plan = self._by_name.get(name)
+        known = set() if plan is None else {tag.name for tag in plan.config.tags}
+        samples = [sample for sample in samples if sample.tag in known]  # else it was taken out meanwhile
+        if samples:
+            self._noted.setdefault(name, {}).update((sample.tag, sample) for sample in samples)
+            self._sink.publish(name, samples)
 
     def poller(self, part: Part) -> Poller:
         """The poller that reads a part."""
@@ -60,7 +64,10 @@ class Field:
         # Names may change hands within one change: what was told under them is withdrawn before anything new is told.
         for device_id in [*change.removed, *new]:
             old = self._plans.get(device_id)
-            if old is not None and (device_id not in new or new[device_id].name != old.name):
+            if old is None or not old.parts:
+                continue
+            now = new.get(device_id)
+            if now is None or now.name != old.name or not now.parts:
                 self._sink.forget(old.name)
                 self._noted.pop(old.name, None)
         for device_id in change.removed:
@@ -76,14 +83,16 @@ class Field:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _put(self, plan: DevicePlan) -> None:
-        for fault in plan.faults:
+        for fault in plan.faults if plan.parts else ():
             log.error("%s: left out: %s", plan.name, fault)
         old = self._plans.get(plan.device_id)
         if old is not None:
             self._leave(old, plan.parts)
             gone = {tag.name for tag in old.config.tags} - {tag.name for tag in plan.config.tags}
-            if gone and old.name == plan.name:
+            if gone and old.parts and old.name == plan.name:
                 self._sink.forget(plan.name, gone)
+                for name in gone:
+                    self._noted.get(plan.name, {}).pop(name, None)
         self._plans[plan.device_id] = plan
         for part in plan.parts:
             known = self._pollers.get(part.key)

@@ -25,7 +25,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DevicePlan:
-    """A device as this program sees it. `faults` are the parts of its configuration that were left out."""
+    """A device as this program sees it, without parts when it speaks no protocol of ours.
+
+    `faults` are the parts of its configuration that were left out.
+    """
 
     device_id: int
     name: str
@@ -37,8 +40,8 @@ class DevicePlan:
 
 def compile_device(
     device: DeviceConfig, drivers: Mapping[str, Driver], periods_ms: Mapping[ScanClass, int]
-) -> DevicePlan | None:
-    """The plan of a device, or None when it speaks no protocol of ours."""
+) -> DevicePlan:
+    """The plan of a device. Those of other programs have one too: who knows every device can say that one does not exist."""
     parts = []
     for protocol, network in device.networks.items():
         driver = drivers.get(protocol)
@@ -52,8 +55,6 @@ def compile_device(
         ]
         key = (protocol, None if driver.shared else device.id, driver.key(network))
         parts.append(Part(device.id, device.name, driver, key, network, tuple(sources)))
-    if not parts:
-        return None
     return DevicePlan(device.id, device.name, device.revision, device, tuple(parts), device.faults)
 
 

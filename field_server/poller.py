@@ -32,7 +32,10 @@ SHARED_PAUSE_FACTOR = 10
 SLOWER = 10
 """A request that is refused as wrong is repeated so many times less often."""
 PLAN_PERIOD_S = 60.0
-
+READS_WAIT_S = 0.5
+"""A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
+_FIRST = 0.0
+"""Before every time there is."""
 
 Action = Callable[[Link], Awaitable[None]]
 
@@ -60,12 +63,16 @@ class Poller:
         self._agenda = Agenda()
         self._work: deque[_Work] = deque()
         self._breakers: dict[int, Breaker] = {}
+        self._silences: dict[int, int] = {}
+        """By unit: requests without an answer since its last one."""
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
         self._retry_at = 0.0
         self._link_error = "not connected yet"
         self._answered = False
         """Something answered since the link was opened: only then is opening it again at once worth while."""
         self._wake = asyncio.Event()
+        self._read_came_last = True
+        self._ended = False
 
     @property
     def devices(self) -> Iterable[int]:
@@ -97,16 +104,19 @@ class Poller:
         units = {turn.unit for device in self._devices.values() for turn in device.turns}
         self._breakers = {unit: breaker for unit, breaker in self._breakers.items() if unit in units}
 
-    def told(self, device_id: int) -> dict[str, Sample]:
-        """The samples of a device that were told last, by tag."""
+    def last(self, device_id: int, tag: str) -> Sample | None:
+        """The sample of a device's tag that was told last."""
         device = self._devices.get(device_id)
-        return {} if device is None else {tag: sample for tag, (_, sample) in device.told().items()}
+        return None if device is None else device.last(tag)
 
     async def perform(self, action: Action) -> None:
         """Do something on the link before the next read, once it is connected; raises what the action raises.
 
-        Waits until the link is there: give it a deadline. Cancelled before it begins, it is not done at all.
+        Waits until the link is there: give it a deadline. Cancelled before it begins, it is not done at all. Raises LinkError
+        when the link is given up.
         """
+        if self._ended:
+            raise _given_up()
         done: asyncio.Future[None] = self._loop.create_future()
         self._work.append(_Work(action, done))
         self._wake.set()
@@ -118,13 +128,13 @@ class Poller:
         Raises what `Link.read` raises; KeyError for a tag that is not read here.
         """
         device = self._devices[device_id]
-        wanted = set(tags)
-        jobs = [job for job in device.jobs if any(source.tag in wanted for source in job.readings.sources)]
-        for job in jobs:
+        for job in device.jobs_of(tags):
             values = await link.read(job.request)
+            if self._devices.get(device_id) is not device:
+                raise KeyError(device_id)  # read by its old configuration, and not to be told any more
             self._tell(device, job, values)
-        told = device.told()
-        return [told[tag][1] for tag in tags]
+        samples = [device.last(tag) for tag in tags]
+        return [sample for sample in samples if sample is not None]
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -136,8 +146,10 @@ class Poller:
                     log.exception("a fault in the link of %s", ", ".join(self._names) or "no device")
                     await self._start_over()
         finally:
+            self._ended = True
             for work in self._work:
-                work.done.cancel()
+                if not work.done.done():
+                    work.done.set_exception(_given_up())
             await self._link.close()
 
     @property
@@ -154,18 +166,21 @@ class Poller:
                 self._fail(
                     device, turn.unit, Reason.COMM_FAILURE, "a fault in the field server; its log has the details"
                 )
-                turn.position = 0
+                turn.position = turn.tries = 0
                 self._agenda.add(turn, self._retry_at)
 
     async def _step(self) -> None:
         now = self._loop.time()
         if self._reopen:
             await self._open_again()
-        if self._work and (self._link.connected or now >= self._retry_at):
-            await self._do(self._work.popleft())
-            return
         at = self._agenda.next_at()
-        if self._work:
+        if self._work and (self._link.connected or now >= self._retry_at):
+            if self._read_came_last or at is None or now - at < READS_WAIT_S:
+                self._read_came_last = False
+                await self._do(self._work.popleft())
+                return
+            self._read_came_last = True
+        elif self._work:
             at = min(self._retry_at, at or self._retry_at)
         if at is None or at > now:
             await self._sleep_until(at)
@@ -177,6 +192,7 @@ class Poller:
             self._agenda.add(turn, wait_until)
             return
         if not self._link.connected and not await self._connect():
+            turn.tries = 0
             self._agenda.add(turn, self._retry_at)
             return
         if turn.alive:
@@ -201,6 +217,9 @@ class Poller:
             await self._ask(device, turn, job)
             if not turn.alive:
                 return
+            if turn.tries:
+                self._ask_again(turn)
+                return
         breaker = self._breaker(turn.unit)
         now = self._loop.time()
         if not breaker.allows(now):
@@ -217,30 +236,38 @@ class Poller:
         self._agenda.add(turn, turn.due if turn.position == 0 else now)
 
     async def _ask(self, device: DeviceTurns, turn: Turn, job: Job) -> None:
-        """Send one request, again if there is no answer, and say what came of it."""
-        error: LinkError | ProtocolError | None = None
-        attempts = device.retries + 1 if self._breaker(turn.unit).is_closed else 1
-        for attempt in range(attempts):
-            if attempt and not self._link.connected and not await self._connect():
+        """Send one request and say what came of it; `turn.tries` when there was no answer and it is to be asked again."""
+        started = self._loop.time()
+        try:
+            values = await self._link.read(job.request)
+        except (LinkError, ProtocolError) as error:
+            if not turn.alive:
                 return
-            started = self._loop.time()
-            try:
-                values = await self._link.read(job.request)
-            except (LinkError, ProtocolError) as exc:
-                error = exc
-                if not turn.alive:
-                    return
-                continue
-            except DeviceRefused as exc:
-                if turn.alive:
-                    self._refused(device, turn, job, exc)
-                return
+            turn.tries += 1
+            silences = self._silences[turn.unit] = self._silences.get(turn.unit, 0) + 1
+            attempts = device.retries + 1 if self._breaker(turn.unit).is_closed else 1
+            # Counted for the unit as well: were each of its turns tried again, all of it would be bad only after them all.
+            if max(turn.tries, silences) >= attempts:
+                turn.tries = 0
+                await self._silent(device, turn, str(error))
+        except DeviceRefused as error:
             if turn.alive:
+                turn.tries = 0
+                self._refused(device, turn, job, error)
+        else:
+            if turn.alive:
+                turn.tries = 0
                 job.took(self._loop.time() - started)
                 self._heard(device, turn)
                 self._tell(device, job, values)
-            return
-        await self._silent(device, turn, str(error))
+
+    def _ask_again(self, turn: Turn) -> None:
+        """At once; but when the connection has stayed, another unit goes first: its answer shows that it is still good."""
+        if self._link.connected:
+            other = self._agenda.other(turn.unit, lambda unit: self._breaker(unit).is_closed)
+            if other is not None:
+                self._agenda.advance([other], _FIRST)
+        self._agenda.add(turn, _FIRST)
 
     def _tell(self, device: DeviceTurns, job: Job, values: Sequence[Value | BadValue]) -> None:
         samples = job.readings.take(values, time.time_ns() // 1_000_000)
@@ -264,6 +291,7 @@ class Poller:
                 }
                 at = turn.jobs.index(job)
                 turn.jobs[at : at + 1] = make_jobs(instead, job.readings.sources, known)
+                device.index()
                 device.show_plan_at = 0.0
                 return
             job.not_before = self._loop.time() + SLOWER * turn.period_s
@@ -276,6 +304,7 @@ class Poller:
     def _heard(self, device: DeviceTurns, turn: Turn) -> None:
         """The unit answered."""
         unit = turn.unit
+        self._silences.pop(unit, None)
         if not self._answered:
             self._answered = True
             self._backoff.reset()
@@ -299,6 +328,7 @@ class Poller:
             self._answered = False
 
     def _lost(self, device: DeviceTurns, turn: Turn, error: str) -> None:
+        self._silences.pop(turn.unit, None)
         self._breaker(turn.unit).failed(self._loop.time())
         for each in self._devices.values():
             self._fail(each, turn.unit, Reason.COMM_FAILURE, error)
@@ -351,14 +381,22 @@ class Poller:
         if not self._link.connected and not await self._connect():
             self._work.appendleft(work)
             return
+        result: BaseException | None = _given_up()  # what the asker is told when this task is cancelled meanwhile
         try:
             await work.action(self._link)
+            result = None
         except (LinkError, ProtocolError, DeviceRefused, ConfigError, BadValue, KeyError) as error:
-            if not work.done.done():
-                work.done.set_exception(error)
-        else:
-            if not work.done.done():
+            result = error
+        except Exception as error:
+            result = error
+            raise
+        finally:
+            if work.done.done():
+                pass  # nobody waits for it any more
+            elif result is None:
                 work.done.set_result(None)
+            else:
+                work.done.set_exception(result)
 
     async def _open_again(self) -> None:
         """The network's settings changed: a link with the new ones."""
@@ -391,3 +429,7 @@ class Poller:
         """An answer that is still under way is nobody's any more."""
         for turn in device.turns:
             turn.alive = False
+
+
+def _given_up() -> LinkError:
+    return LinkError("its link was given up: the configuration changed, or the program ends")

@@ -1,7 +1,7 @@
 """What is read together and when: the requests of one device, unit and period, and how they went."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Turn:
     position: int = 0
     alive: bool = True
     done_once: bool = False
+    tries: int = 0
+    """How often the job at `position` was asked for without an answer."""
 
     def finish(self, now: float) -> None:
         """All jobs are done: when is the next turn?"""
@@ -57,6 +59,8 @@ class Turn:
             while self.due <= now:
                 self.due += self.period_s
             return
+        if now < self.due:
+            return  # it came early, and its own time comes all the same
         self.due = next_due(self.due, self.period_s, now)
 
 
@@ -75,11 +79,30 @@ class DeviceTurns:
     show_plan_at: float = 0.0
     errors: dict[int, str | None] = field(default_factory=dict)
     reported: tuple[bool, str | None] | None = None
+    _places: dict[str, tuple[Job, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.index()
+
+    def index(self) -> None:
+        """Note which job reads which tag; after every change of a turn's jobs."""
+        self._places = {
+            source.tag: (job, number) for job in self.jobs for number, source in enumerate(job.readings.sources)
+        }
 
     @property
     def jobs(self) -> Iterator[Job]:
         """All jobs of the device."""
         return (job for turn in self.turns for job in turn.jobs)
+
+    def last(self, tag: str) -> Sample | None:
+        """The sample of a tag that was told last."""
+        place = self._places.get(tag)
+        return None if place is None else place[0].readings.told[place[1]]
+
+    def jobs_of(self, tags: Iterable[str]) -> list[Job]:
+        """The jobs that read `tags`, each once; raises KeyError for a tag that is not read."""
+        return list(dict.fromkeys(self._places[tag][0] for tag in tags))
 
     def told(self) -> dict[str, tuple[Source, Sample]]:
         """The samples told last, by tag, with the sources that they are of."""
@@ -113,6 +136,11 @@ class Agenda:
         while self._heap and not self._heap[0][2].alive:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def other(self, unit: int, allowed: Callable[[int], bool]) -> Turn | None:
+        """The next turn of another unit that is `allowed`."""
+        found = [entry for entry in self._heap if entry[2].alive and entry[2].unit != unit and allowed(entry[2].unit)]
+        return min(found)[2] if found else None
 
     def advance(self, turns: Iterable[Turn], at: float) -> None:
         """Have these come at `at` already."""

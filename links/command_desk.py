@@ -4,6 +4,7 @@ The desk checks, remembers, expires and reports; the program behind it (`Perform
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
 """Most feedback messages that wait for the broker; beyond it the oldest are dropped (they are in the log on disk)."""
+
+SENT_AT_ONCE = 64
+"""Feedback messages under way together; their order is kept."""
+CLOSE_S = 1.0
+"""At the end, time for the last verdicts to reach the broker."""
+BACKLOG_S = 1.0
+"""So long after the broker has begun to pass messages on, what it has kept for this program meanwhile may still arrive."""
 
 Report = Callable[..., bool]
 """`report(state, reason="", final=None)`: a command has come to a state. False when it has ended meanwhile: stop."""
@@ -75,6 +83,9 @@ class CommandDesk:
         self._calls: set[asyncio.Task[None]] = set()
         self._outgoing: asyncio.Queue[Step] = asyncio.Queue(MAX_WAITING)
         self._changed = asyncio.Event()
+        self._fresh_from = float("inf")
+        self._failure = ""
+        bus.watch(self._on_bus)
         bus.subscribe([topics.set("+")], self._on_set)
         bus.subscribe([topics.call("+")], self._on_call)
 
@@ -96,8 +107,13 @@ class CommandDesk:
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._running.values(), *self._calls, return_exceptions=True)
-        while not self._outgoing.empty() and self._bus.online:
-            await self._send_one(self._outgoing.get_nowait())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while not self._outgoing.empty() and self._bus.online:
+                    await self._send_some(self._outgoing.get_nowait())
+
+    def _on_bus(self, online: bool) -> None:
+        self._fresh_from = time.monotonic() + BACKLOG_S if online else float("inf")
 
     def _on_set(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         device = topic.rpartition("/")[2]
@@ -107,7 +123,8 @@ class CommandDesk:
             return
         now_ms = time.time_ns() // 1_000_000
         try:
-            command = decode_set(payload, device, now_ms, uuid.uuid4().hex)
+            is_fresh = time.monotonic() >= self._fresh_from
+            command = decode_set(payload, device, now_ms, uuid.uuid4().hex, must_expire=not is_fresh)
         except BadCommand as error:
             log.warning("command on %s refused: %s", topic, error)
             if error.command is not None and self._is_for_me(error.command):
@@ -191,10 +208,14 @@ class CommandDesk:
             self._move(command.id, CommandState.FAILED, "a fault in the program; its log has the details")
 
     def _move(self, command_id: str, state: CommandState, reason: str = "", final: bool | None = None) -> bool:
-        step = self._book.move(command_id, state, time.time_ns() // 1_000_000, reason=reason, final=final)
-        if step is not None:
-            self._tell([step])
-        return step is not None
+        now_ms = time.time_ns() // 1_000_000
+        step = self._book.move(command_id, state, now_ms, reason=reason, final=final)
+        if step is None:
+            return False
+        # A newer command that came while this one was sent will write over it: there is nothing left to verify.
+        overtaken = self._book.overtaken(command_id, now_ms)
+        self._tell([step] if overtaken is None else [step, overtaken])
+        return overtaken is None
 
     def _on_call(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         device = topic.rpartition("/")[2]
@@ -248,13 +269,33 @@ class CommandDesk:
 
     async def _send(self) -> None:
         while True:
-            await self._send_one(await self._outgoing.get())
+            await self._bus.connected()
+            step = await self._outgoing.get()
+            try:
+                await self._send_some(step)
+            except Exception:  # the top of this task: without it no verdict would be told any more
+                log.exception("feedback of a command for %s could not be sent", step.device)
+
+    async def _send_some(self, first: Step) -> None:
+        """Send `first` and what waits behind it. What a lost connection kept from being acknowledged is sent again."""
+        steps = [first]
+        while len(steps) < SENT_AT_ONCE and not self._outgoing.empty():
+            steps.append(self._outgoing.get_nowait())
+        while steps:
+            results = await asyncio.gather(*map(self._send_one, steps), return_exceptions=True)
+            failed = [(step, error) for step, error in zip(steps, results, strict=True) if error is not None]
+            steps = []
+            for step, error in failed:
+                if isinstance(error, LinkError) and not self._bus.online:
+                    steps.append(step)
+                elif str(error) != self._failure:
+                    self._failure = str(error)
+                    log.warning("feedback of a command could not be sent, it is in the log of commands: %s", error)
+            if steps:
+                await self._bus.connected()
 
     async def _send_one(self, step: Step) -> None:
-        try:
-            await self._bus.send(self._topics.feedback(step.device), encode_feedback(step))
-        except LinkError as error:
-            log.warning("feedback of a command could not be sent, it is in the log of commands: %s", error)
+        await self._bus.send(self._topics.feedback(step.device), encode_feedback(step))
 
     async def _expire(self) -> None:
         while True:

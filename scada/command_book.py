@@ -112,6 +112,19 @@ class CommandBook:
             del self._running[command_id]
         return step
 
+    def overtaken(self, command_id: str, now_ms: int) -> Step | None:
+        """End a command that waits for its verification when one that came later will write all of its tags; its step."""
+        running = self._running.get(command_id)
+        if running is None or running.state is not CommandState.ACKNOWLEDGED:
+            return None
+        command, is_newer = running.command, False
+        for each in self._running.values():
+            same = each.command.device == command.device and command.values.keys() <= each.command.values.keys()
+            if is_newer and same:
+                return self._end(running, now_ms, f"by command {each.command.id}")
+            is_newer = is_newer or each is running
+        return None
+
     def expire(self, now_ms: int, clock_s: float) -> list[Step]:
         """End what has run out of time; what was sent may still have reached the device, and the reason says so."""
         late = [each for each in self._running.values() if each.until_s <= clock_s]

@@ -48,13 +48,20 @@ def encode_set(command: Command) -> bytes:
     return orjson.dumps({"id": command.id, **what, **_common(command)})
 
 
-def decode_set(payload: bytes, device: str, now_ms: int, new_id: str) -> Command:
+def decode_set(payload: bytes, device: str, now_ms: int, new_id: str, *, must_expire: bool = False) -> Command:
     """The command in a message to a device; raises BadCommand.
 
     Without an id it gets `new_id`, without a time of expiry `now_ms` and 5 s. One that has expired is no fault here.
+    `must_expire`: the message may be old, so one that does not say when it expires is refused.
     """
-    document = _object(payload)
     try:
+        document = _object(payload)
+    except BadValue as error:
+        raise BadCommand(error.code, str(error), None) from None
+    try:
+        if must_expire and document.get("expires_ms") is None:
+            message = "expires_ms: must be there, as the broker may have kept this message for a while"
+            raise BadValue(RejectCode.BAD_TIME, message)
         values, group = _values(document)
         return Command(_id(document, new_id), device, values, _expiry(document, now_ms), *_from_whom(document), group)
     except BadValue as error:

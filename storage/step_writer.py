@@ -58,6 +58,9 @@ class StepWriter:
                 self._error = str(error)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            except Exception:  # the top of this task: without it no step would be stored any more
+                log.exception("commands: %d steps could not be stored, and are lost", len(batch))
+                self.lost += len(batch)
             if self._error is not None:
                 log.warning("commands: their steps are stored again, %d were lost", self.lost)
                 self._error = None

@@ -184,3 +184,17 @@ def test_every_command_ends_exactly_once(events: list[tuple[int, str, int, int]]
             if step.final:
                 ends.add(step.id)
     assert {each.id for each in book.running()} == seen.keys() - ends
+
+
+def test_a_command_that_was_sent_when_a_newer_one_came_is_superseded_before_it_is_verified() -> None:
+    """The newer one writes over it: waiting for its value would end in a wrong verdict."""
+    book = CommandBook()
+    book.admit(command("a"), NOW, 0.0)
+    book.move("a", CommandState.SENT, NOW)
+    assert len(book.admit(command("b"), NOW, 0.0).steps) == 1
+    assert book.overtaken("a", NOW) is None, "not while it is on its way"
+    book.move("a", CommandState.ACKNOWLEDGED, NOW)
+    step = book.overtaken("a", NOW)
+    assert step is not None
+    assert (step.id, step.state, step.reason) == ("a", CommandState.SUPERSEDED, "superseded by command b")
+    assert book.overtaken("a", NOW) is book.overtaken("b", NOW) is None

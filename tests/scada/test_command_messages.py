@@ -151,3 +151,12 @@ def test_feedback_with_a_wrong_part_is_refused() -> None:
     ):
         with pytest.raises(BadValue):
             decode_feedback(orjson.dumps(good | part), "boiler")
+
+
+def test_a_message_that_may_be_old_must_say_when_it_expires() -> None:
+    payload = b'{"id": "c", "tag": "t", "value": 1}'
+    assert decode_set(payload, "d", 1000, "new").expires_ms == 6000
+    with pytest.raises(BadCommand, match="expires_ms") as caught:
+        decode_set(payload, "d", 1000, "new", must_expire=True)
+    assert caught.value.command is not None
+    assert decode_set(payload[:-1] + b', "expires_ms": 1500}', "d", 1000, "new", must_expire=True).expires_ms == 1500
