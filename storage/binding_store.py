@@ -5,14 +5,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select
 
-from storage.documents import BindingDraft, Document, Reader, Row, TagDraft
+from storage.documents import BindingDraft, Document, Reader, Row, TagDraft, checked
 from storage.engine import reading
+from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, stays
 from storage.shapes import BINDING, TAG
 from storage.tag_store import save_tag, seen_tag, tag_document
 from storage.tags import stored_binding
-from storage.views import BINDING_COLUMNS, TAG_COLUMNS, binding_documents, list_page, one, rows
+from storage.views import BINDING_COLUMNS, TAG_COLUMNS, binding_documents, one, rows
 
 
 class BindingStore:
@@ -31,17 +32,17 @@ class BindingStore:
         with reading(self.engine) as connection:
             device = select(TAG.c.device_id).where(TAG.c.id == BINDING.c.tag_id).scalar_subquery()
             extra = {"device_id": device}
-            found, total = list_page(connection, BINDING_COLUMNS, page, page_size, sort, filters, extra)
+            found, total = page_of(connection, BINDING_COLUMNS, page, page_size, sort, filters, extra)
             return binding_documents(connection, found), total
 
     def get_binding(self, binding_id: int) -> Row:
         """One binding."""
         with reading(self.engine) as connection:
-            return binding_documents(connection, [one(connection, BINDING, BINDING_COLUMNS, binding_id)])[0]
+            return binding_documents(connection, [one(connection, BINDING_COLUMNS, binding_id)])[0]
 
     def create_binding(self, tag_id: int, document: Document, *, who: str = "") -> Row:
         """Store a new binding of a tag."""
-        draft = _read(document)
+        draft = checked(Reader.binding, document)
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, None)
             others = _stored(change.connection, tag_id)
@@ -66,7 +67,7 @@ class BindingStore:
     def delete_binding(self, binding_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
         """Delete a binding."""
         with changing(self.engine, who) as change:
-            tag_id = one(change.connection, BINDING, BINDING_COLUMNS, binding_id)["tag_id"]
+            tag_id = one(change.connection, BINDING_COLUMNS, binding_id)["tag_id"]
             before = seen_tag(change.connection, tag_id, expected_revision)
             change.connection.execute(delete(BINDING).where(BINDING.c.id == binding_id))
             after = tag_document(change.connection, tag_id)
@@ -75,11 +76,11 @@ class BindingStore:
 
 
 def _save_binding(change: Change, binding_id: int, document: Document, expected: int | None, *, patch: bool) -> Row:
-    stored = one(change.connection, BINDING, BINDING_COLUMNS, binding_id)
+    stored = one(change.connection, BINDING_COLUMNS, binding_id)
     tag_id = stored["tag_id"]
     before = seen_tag(change.connection, tag_id, expected)
     stays(document, "tag_id", tag_id)
-    draft = _read(merge_patch(stored, document) if patch else document)
+    draft = checked(Reader.binding, merge_patch(stored, document) if patch else document)
     # Last, so that a contradiction is found in this one and not in the others.
     others = [other for other in _stored(change.connection, tag_id) if other.id != binding_id]
     after = save_tag(
@@ -94,13 +95,5 @@ def _stored(connection: Connection, tag_id: int) -> list[BindingDraft]:
 
 def _with(connection: Connection, tag_id: int, bindings: list[BindingDraft]) -> TagDraft:
     """The stored tag with other bindings."""
-    row = one(connection, TAG, TAG_COLUMNS, tag_id)
+    row = one(connection, TAG_COLUMNS, tag_id)
     return TagDraft(row, "", tag_id, row["item_id"], row["term_id"], bindings)
-
-
-def _read(document: Document) -> BindingDraft:
-    reader = Reader()
-    draft = reader.binding(document)
-    reader.finish()
-    assert draft is not None
-    return draft

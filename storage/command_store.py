@@ -11,6 +11,7 @@ from storage.engine import reading, writing
 from storage.listing import page_of
 from storage.models import CommandStep
 from storage.shapes import Row, columns
+from storage.texts import lengths, storable
 
 STEP: Table = CommandStep.__table__  # type: ignore[assignment]
 KEPT = 200_000
@@ -19,7 +20,7 @@ _PRUNE_EVERY = 1_000
 _FIELDS = (
     "command_id", "time_ms", "device", "tag", "state", "final", "value", "old_value", "reason", "who", "origin",
 )  # fmt: skip
-_LENGTHS = {column.name: column.type.length for column in STEP.columns if hasattr(column.type, "length")}
+_LENGTHS = lengths(STEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class CommandLog:
     def steps(self, command_id: str) -> list[Step]:
         """The steps of a command in the order they were stored; none when it is not known (any more)."""
         with reading(self.engine) as connection:
-            query = select(*columns(STEP, *_FIELDS)).where(STEP.c.command_id == _clean(command_id)).order_by(STEP.c.id)
+            query = (
+                select(*columns(STEP, *_FIELDS)).where(STEP.c.command_id == storable(command_id)).order_by(STEP.c.id)
+            )
             return [_step(dict(row)) for row in connection.execute(query).mappings()]
 
     def listing(self, query: CommandQuery) -> tuple[list[Step], int]:
@@ -70,7 +73,6 @@ class CommandLog:
         with reading(self.engine) as connection:
             rows, total = page_of(
                 connection,
-                STEP,
                 columns(STEP, *_FIELDS),
                 query.page,
                 query.page_size,
@@ -126,15 +128,10 @@ def _step(row: Mapping[str, Any]) -> Step:
 
 
 def _cut(name: str, text: str) -> str:
-    return _clean(text)[: _LENGTHS[name]]
-
-
-def _clean(text: str) -> str:
-    # What arrived may hold what a database cannot: U+0000, halves of surrogate pairs.
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return storable(text)[: _LENGTHS[name]]
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
-        return {_clean(str(name)): _plain(each) for name, each in value.items()}
-    return _clean(value) if isinstance(value, str) else value
+        return {storable(str(name)): _plain(each) for name, each in value.items()}
+    return storable(value) if isinstance(value, str) else value

@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from storage.documents import DeviceDraft, Document, Reader, Row
+from storage.documents import DeviceDraft, Document, Reader, Row, checked
 from storage.engine import reading
+from storage.listing import page_of
 from storage.merge import merge_patch
-from storage.networks import refuse_orphans, save_networks, save_terms
+from storage.networks import refuse_orphans, save_networks, save_terms, stored_networks
 from storage.revisions import Change, changing, expect
-from storage.shapes import DEVICE, NETWORK, TAG, columns
+from storage.shapes import DEVICE, TAG
 from storage.tags import Mode, save_tags
-from storage.views import DEVICE_COLUMNS, device_documents, list_page, one, rows
+from storage.views import DEVICE_COLUMNS, device_documents, one
 
 
 class DeviceStore:
@@ -31,21 +32,20 @@ class DeviceStore:
     ) -> tuple[list[Row], int]:
         """One page of devices with networks and terms, and their number; with their tags when asked for."""
         with reading(self.engine) as connection:
-            found, total = list_page(connection, DEVICE_COLUMNS, page, page_size, sort, filters)
+            found, total = page_of(connection, DEVICE_COLUMNS, page, page_size, sort, filters)
             return device_documents(connection, found, tags=tags), total
 
     def get_device(self, device_id: int) -> Row:
         """One device with all that hangs from it."""
         with reading(self.engine) as connection:
-            return device_documents(connection, [one(connection, DEVICE, DEVICE_COLUMNS, device_id)])[0]
+            return _document(connection, device_id)
 
     def create_device(self, document: Document, *, who: str = "") -> Row:
         """Store a new device; networks, terms and tags may be nested in it."""
-        draft = read_device(document)
+        draft = checked(Reader.device, document)
         with changing(self.engine, who) as change:
             device_id = insert_device(change, draft)
-            connection = change.connection
-            result = device_documents(connection, [one(connection, DEVICE, DEVICE_COLUMNS, device_id)])[0]
+            result = _document(change.connection, device_id)
             change.note(f"device {draft.row['name']}", None, {**_own(result), "tags": len(result["tags"])})
         return result
 
@@ -56,7 +56,7 @@ class DeviceStore:
 
         A part that is named is replaced as a whole; its terms and tags keep their ids by id or name.
         """
-        draft = read_device(document)
+        draft = checked(Reader.device, document)
         with changing(self.engine, who) as change:
             return self._save_device(change, device_id, draft, expected_revision)
 
@@ -66,21 +66,19 @@ class DeviceStore:
         """Change what the document names (RFC 7396); arrays of terms and tags replace the stored ones."""
         with changing(self.engine, who) as change:
             connection = change.connection
-            stored: Row = {**one(connection, DEVICE, DEVICE_COLUMNS, device_id)}
-            networks = rows(connection, columns(NETWORK, "protocol", "settings"), NETWORK.c.device_id == device_id)
-            stored["network"] = {row["protocol"]: row["settings"] for row in networks}
-            merged = merge_patch(stored, document)
+            stored = one(connection, DEVICE_COLUMNS, device_id)
+            merged = merge_patch({**stored, "network": stored_networks(connection, device_id)}, document)
             for name in ("network", "terms", "tags"):
                 # RFC 7396: null removes what is there.
                 if name in document and document[name] is None:
                     merged[name] = {} if name == "network" else []
-            return self._save_device(change, device_id, read_device(merged), expected_revision)
+            return self._save_device(change, device_id, checked(Reader.device, merged), expected_revision)
 
     def delete_device(self, device_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
         """Delete a device and all that hangs from it."""
         with changing(self.engine, who) as change:
             connection = change.connection
-            before = one(connection, DEVICE, DEVICE_COLUMNS, device_id)
+            before = one(connection, DEVICE_COLUMNS, device_id)
             expect(before["revision"], expected_revision)
             document = device_documents(connection, [before], tags=False)[0]
             count = select(func.count()).select_from(TAG).where(TAG.c.device_id == device_id)
@@ -89,26 +87,16 @@ class DeviceStore:
             change.note(f"device {before['name']}", _own(document), None)
 
     def _save_device(self, change: Change, device_id: int, draft: DeviceDraft, expected: int | None) -> Row:
-        connection = change.connection
-        stored = one(connection, DEVICE, DEVICE_COLUMNS, device_id)
+        stored = one(change.connection, DEVICE_COLUMNS, device_id)
         expect(stored["revision"], expected)
-        before = device_documents(connection, [stored])[0]
+        before = device_documents(change.connection, [stored])[0]
         update_device(change, device_id, draft, Mode.REPLACE)
-        after = device_documents(connection, [one(connection, DEVICE, DEVICE_COLUMNS, device_id)])[0]
+        after = _document(change.connection, device_id)
         if before != after:
             change.touch(device_id)
             change.note(f"device {draft.row['name']}", before, after)
             after["revision"] = change.revision
         return after
-
-
-def read_device(document: Document, path: str = "") -> DeviceDraft:
-    """A checked device; ConfigError with every fault."""
-    reader = Reader()
-    draft = reader.device(document, path)
-    reader.finish()
-    assert draft is not None
-    return draft
 
 
 def insert_device(change: Change, draft: DeviceDraft) -> int:
@@ -135,6 +123,11 @@ def update_device(change: Change, device_id: int, draft: DeviceDraft, mode: Mode
         change.connection.execute(delete(TAG).where(TAG.c.device_id == device_id))
     if draft.network is not None:
         refuse_orphans(change, device_id)
+
+
+def _document(connection: Connection, device_id: int) -> Row:
+    """A stored device with all that hangs from it; NotFound when there is none."""
+    return device_documents(connection, [one(connection, DEVICE_COLUMNS, device_id)])[0]
 
 
 def _own(document: Row) -> Row:

@@ -3,7 +3,7 @@
 Nothing here knows what is stored already; `storage.tags` and its neighbours look that up and add their faults.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from storage.models import NAME_LENGTH
 Document = Mapping[str, Any]
 Row = dict[str, Any]
 Record = TypeVar("Record")
+Draft = TypeVar("Draft")
 # Stands for a document that was none: its fault is listed once, and nothing is said to be missing in it.
 _NOT_AN_OBJECT: Row = {}
 
@@ -277,6 +278,15 @@ class Reader:
             if draft.row["name"] in seen:
                 self.faults.append(Fault(join(draft.path, "name"), f"another {what} of this device has the same name"))
             seen.add(draft.row["name"])
+
+
+def checked(read: Callable[..., Draft | None], *arguments: object) -> Draft:
+    """What a method of Reader makes of one document; ConfigError with every fault."""
+    reader = Reader()
+    draft = read(reader, *arguments)
+    reader.finish()
+    assert draft is not None
+    return draft
 
 
 def one_source(bindings: Iterable[BindingDraft]) -> Iterable[Fault]:

@@ -10,12 +10,13 @@ from storage.engine import reading, writing
 from storage.listing import page_of
 from storage.models import Reject, RejectCount
 from storage.shapes import Row, columns
+from storage.texts import lengths, storable
 
 REJECT: Table = Reject.__table__  # type: ignore[assignment]
 COUNT: Table = RejectCount.__table__  # type: ignore[assignment]
 KEPT = 1_000
 _COLUMNS = columns(REJECT, "time_ms", "topic", "payload", "code", "reason", "device", "tag")
-_LENGTHS = {column.name: column.type.length for column in REJECT.columns if hasattr(column.type, "length")}
+_LENGTHS = lengths(REJECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class RejectLog:
     ) -> tuple[Sequence[Row], int]:
         """One page of rejects, newest first unless sorted otherwise, and their number."""
         with reading(self.engine) as connection:
-            return page_of(connection, REJECT, _COLUMNS, page, page_size, sort or ("-id",), filters or {})
+            return page_of(connection, _COLUMNS, page, page_size, sort or ("-id",), filters)
 
     def counts(self) -> dict[str, int]:
         """How often each code occurred since the database was made."""
@@ -77,7 +78,5 @@ def _cut(reject: RejectRow) -> Row:
     row: Row = asdict(reject)
     for name, length in _LENGTHS.items():
         if row.get(name) is not None:
-            # What arrived may hold what a database cannot: U+0000, halves of surrogate pairs.
-            text = str(row[name])[:length].replace("\0", "\ufffd")
-            row[name] = text.encode("utf-8", "replace").decode()
+            row[name] = storable(str(row[name])[:length])
     return row

@@ -6,13 +6,14 @@ from typing import Any
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault
-from storage.documents import Document, Reader, Row, fits
+from storage.documents import Document, Reader, Row, checked, fits
 from storage.engine import reading
+from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect
 from storage.shapes import BINDING, ITEM, TAG, item_document
 from storage.tags import stored_binding
-from storage.views import BINDING_COLUMNS, ITEM_COLUMNS, list_page, one, rows
+from storage.views import BINDING_COLUMNS, ITEM_COLUMNS, one, rows
 
 
 class ItemStore:
@@ -29,21 +30,21 @@ class ItemStore:
     ) -> tuple[list[Row], int]:
         """One page of items and their number."""
         with reading(self.engine) as connection:
-            found, total = list_page(connection, ITEM_COLUMNS, page, page_size, sort, filters)
+            found, total = page_of(connection, ITEM_COLUMNS, page, page_size, sort, filters)
             return [item_document(row) for row in found], total
 
     def get_item(self, item_id: int) -> Row:
         """One item."""
         with reading(self.engine) as connection:
-            return item_document(one(connection, ITEM, ITEM_COLUMNS, item_id))
+            return item_document(one(connection, ITEM_COLUMNS, item_id))
 
     def create_item(self, document: Document, *, who: str = "") -> Row:
         """Store a new item."""
-        row = _read(document)
+        row = checked(Reader.item, document)
         with changing(self.engine, who) as change:
             statement = insert(ITEM).values(**row, revision=change.revision).returning(ITEM.c.id)
             item_id = change.connection.execute(statement).scalar_one()
-            result = item_document(one(change.connection, ITEM, ITEM_COLUMNS, item_id))
+            result = item_document(one(change.connection, ITEM_COLUMNS, item_id))
             change.note(f"item {row['name']}", None, result)
         return result
 
@@ -64,7 +65,7 @@ class ItemStore:
     def delete_item(self, item_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
         """Delete an item; Conflict while tags are made from it."""
         with changing(self.engine, who) as change:
-            before = one(change.connection, ITEM, ITEM_COLUMNS, item_id)
+            before = one(change.connection, ITEM_COLUMNS, item_id)
             expect(before["revision"], expected_revision)
             used = select(func.count()).select_from(TAG).where(TAG.c.item_id == item_id)
             count = change.connection.execute(used).scalar_one()
@@ -74,9 +75,9 @@ class ItemStore:
             change.note(f"item {before['name']}", item_document(before), None)
 
     def _save_item(self, change: Change, item_id: int, document: Document, expected: int | None, *, patch: bool) -> Row:
-        stored = one(change.connection, ITEM, ITEM_COLUMNS, item_id)
+        stored = one(change.connection, ITEM_COLUMNS, item_id)
         expect(stored["revision"], expected)
-        row = _read(merge_patch(stored, document) if patch else document)
+        row = checked(Reader.item, merge_patch(stored, document) if patch else document)
         before = item_document(stored)
         change.connection.execute(update(ITEM).where(ITEM.c.id == item_id).values(**row))
         after = item_document({**stored, **row})
@@ -98,11 +99,3 @@ def check_constants(change: Change, item_id: int, data_type: str) -> None:
             if not fits(value, data_type):
                 message = f"tag {row['tag_id']} has a binding whose {path} is no {data_type}"
                 raise ConfigError([Fault("data_type", message)])
-
-
-def _read(document: Document) -> Row:
-    reader = Reader()
-    row = reader.item(document)
-    reader.finish()
-    assert row is not None
-    return row

@@ -15,26 +15,26 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 def page_of(
     connection: Connection,
-    table: Table,
     shown: Sequence[Column[Any]],
     page: int,
     page_size: int,
     sort: Sequence[str],
-    filters: Mapping[str, Any],
+    filters: Mapping[str, Any] | None = None,
     extra: Mapping[str, ColumnElement[Any]] | None = None,
 ) -> tuple[list[Row], int]:
-    """The rows of a page (pages count from 1) and how many there are in all.
+    """The rows of a page of the columns' table (pages count from 1) and how many there are in all.
 
     `filters` compares columns with values; text may hold * and ?. `extra` are filters that are no column of the table.
     Raises ConfigError for a field that cannot be filtered or sorted by, and for a page that cannot be.
     """
+    table = shown[0].table
     faults: list[Fault] = []
     if page < 1:
         faults.append(Fault("page", "counts from 1"))
     if not 1 <= page_size <= MAX_PAGE_SIZE:
         faults.append(Fault("page_size", f"must be 1 to {MAX_PAGE_SIZE}"))
     usable = {column.name: column for column in table.columns if isinstance(column.type, String | Integer | Boolean)}
-    conditions = [each for each in _conditions(connection, usable, filters, extra or {}, faults) if each is not None]
+    conditions = _conditions(connection, usable, filters or {}, extra or {}, faults)
     order = _order(usable, table, sort, faults)
     if faults:
         raise ConfigError(faults)
@@ -54,8 +54,8 @@ def _conditions(
     filters: Mapping[str, Any],
     extra: Mapping[str, ColumnElement[Any]],
     faults: list[Fault],
-) -> list[ColumnElement[bool] | None]:
-    result: list[ColumnElement[bool] | None] = []
+) -> list[ColumnElement[bool]]:
+    result: list[ColumnElement[bool]] = []
     for name, value in filters.items():
         column = extra.get(name, usable.get(name))
         if column is None:

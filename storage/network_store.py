@@ -1,18 +1,16 @@
 """Networks in the configuration store: how a device speaks each protocol."""
 
-from typing import Any
-
 from sqlalchemy import Engine, delete
 
 from scada.errors import NotFound
-from storage.documents import Document, Reader, Row
+from storage.documents import Document, Reader, Row, checked
 from storage.engine import reading
 from storage.merge import merge_patch
-from storage.networks import refuse_orphans, save_networks
+from storage.networks import refuse_orphans, save_networks, stored_networks
 from storage.revisions import Change, changing, expect
-from storage.shapes import NETWORK, columns, network_document
+from storage.shapes import NETWORK, network_document
 from storage.tags import Mode
-from storage.views import device_revision, rows
+from storage.views import device_revision
 
 
 class NetworkStore:
@@ -26,14 +24,14 @@ class NetworkStore:
             device_revision(connection, device_id)
             return {
                 name: network_document(device_id, name, settings)
-                for name, settings in _stored(connection, device_id).items()
+                for name, settings in stored_networks(connection, device_id).items()
             }
 
     def get_network(self, device_id: int, protocol: str) -> Row:
         """One network of a device."""
         with reading(self.engine) as connection:
             device_revision(connection, device_id)
-            settings = _known(_stored(connection, device_id), protocol)
+            settings = _known(stored_networks(connection, device_id), protocol)
             return network_document(device_id, protocol, settings)
 
     def put_network(
@@ -62,7 +60,7 @@ class NetworkStore:
         """Change what the document names (RFC 7396)."""
         with changing(self.engine, who) as change:
             expect(device_revision(change.connection, device_id), expected_revision)
-            stored = _known(_stored(change.connection, device_id), protocol)
+            stored = _known(stored_networks(change.connection, device_id), protocol)
             return _save(change, device_id, protocol, merge_patch(stored, document))
 
     def delete_network(
@@ -71,17 +69,12 @@ class NetworkStore:
         """Remove a network; Conflict while bindings need it."""
         with changing(self.engine, who) as change:
             expect(device_revision(change.connection, device_id), expected_revision)
-            before = _known(_stored(change.connection, device_id), protocol)
+            before = _known(stored_networks(change.connection, device_id), protocol)
             where = (NETWORK.c.device_id == device_id) & (NETWORK.c.protocol == protocol)
             change.connection.execute(delete(NETWORK).where(where))
             refuse_orphans(change, device_id, "")
             change.touch(device_id)
             change.note(f"network {protocol} of device {device_id}", before, None)
-
-
-def _stored(connection: Any, device_id: int) -> dict[str, Row]:
-    found = rows(connection, columns(NETWORK, "protocol", "settings"), NETWORK.c.device_id == device_id)
-    return {row["protocol"]: row["settings"] for row in found}
 
 
 def _known(networks: dict[str, Row], protocol: str) -> Row:
@@ -91,11 +84,8 @@ def _known(networks: dict[str, Row], protocol: str) -> Row:
 
 
 def _save(change: Change, device_id: int, protocol: str, document: Document) -> Row:
-    reader = Reader()
-    settings = reader.network(protocol, document)
-    reader.finish()
-    assert settings is not None
-    before = _stored(change.connection, device_id).get(protocol)
+    settings = checked(Reader.network, protocol, document)
+    before = stored_networks(change.connection, device_id).get(protocol)
     save_networks(change, device_id, {protocol: settings}, Mode.MERGE)
     refuse_orphans(change, device_id, "")
     if before != settings:

@@ -2,34 +2,38 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault
 from scada.registry import PROTOCOLS
 from scada.schema import join
 from storage.documents import Row, TermDraft, misplaced
 from storage.revisions import Change
-from storage.shapes import BINDING, NETWORK, TAG, TERM, columns
-from storage.tags import Mode, delete_rows
-from storage.views import TERM_COLUMNS, rows
+from storage.shapes import BINDING, NETWORK, TAG, TERM
+from storage.tags import Mode
+from storage.views import NETWORK_COLUMNS, TERM_COLUMNS, rows
+
+
+def stored_networks(connection: Connection, device_id: int) -> dict[str, Row]:
+    """A device's networks as they are stored, by protocol."""
+    return {
+        row["protocol"]: row["settings"] for row in rows(connection, NETWORK_COLUMNS, NETWORK.c.device_id == device_id)
+    }
 
 
 def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode) -> None:
     """Store a device's networks, by protocol. In REPLACE mode protocols that are not named are removed."""
     connection = change.connection
-    stored = {
-        row["protocol"]: row
-        for row in rows(connection, columns(NETWORK, "protocol", "settings"), NETWORK.c.device_id == device_id)
-    }
+    stored = stored_networks(connection, device_id)
+    own = NETWORK.c.device_id == device_id
     for protocol, settings in networks.items():
-        old = stored.get(protocol)
-        if old is None:
+        if protocol not in stored:
             row = {"device_id": device_id, "protocol": protocol, "settings": settings}
             connection.execute(insert(NETWORK), row)
-        elif old["settings"] != settings:
-            connection.execute(update(NETWORK).where(NETWORK.c.id == old["id"]).values(settings=settings))
+        elif stored[protocol] != settings:
+            connection.execute(update(NETWORK).where(own, NETWORK.c.protocol == protocol).values(settings=settings))
     if mode is Mode.REPLACE:
-        delete_rows(connection, NETWORK, [row["id"] for name, row in stored.items() if name not in networks])
+        connection.execute(delete(NETWORK).where(own, NETWORK.c.protocol.not_in(list(networks))))
 
 
 def refuse_orphans(change: Change, device_id: int, path: str = "network") -> None:
@@ -53,23 +57,23 @@ def refuse_orphans(change: Change, device_id: int, path: str = "network") -> Non
 def _misplaced(change: Change, device_id: int, path: str) -> Iterable[Fault]:
     """One fault for each network that bindings do not fit: the first of them, and how many."""
     choosy = [protocol.name for protocol in PROTOCOLS.values() if protocol.belongs is not None]
-    where = (NETWORK.c.device_id == device_id) & NETWORK.c.protocol.in_(choosy)
-    for network in rows(change.connection, columns(NETWORK, "protocol", "settings"), where):
+    networks = stored_networks(change.connection, device_id)
+    for protocol in [name for name in networks if name in choosy]:
         bindings = (
             select(TAG.c.name, BINDING.c.protocol, BINDING.c.direction, BINDING.c.address)
             .join(TAG, TAG.c.id == BINDING.c.tag_id)
-            .where(TAG.c.device_id == device_id, BINDING.c.protocol == network["protocol"])
+            .where(TAG.c.device_id == device_id, BINDING.c.protocol == protocol)
             .order_by(BINDING.c.id)
         )
         wrong = [
             (row["name"], fault)
             for row in change.connection.execute(bindings).mappings()
-            for fault in misplaced(dict(row), network["settings"])
+            for fault in misplaced(dict(row), networks[protocol])
         ]
         if wrong:
             name, fault = wrong[0]
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            yield Fault(join(path, network["protocol"]), f"does not fit its tag {name!r}: {fault.message}{more}")
+            yield Fault(join(path, protocol), f"does not fit its tag {name!r}: {fault.message}{more}")
 
 
 def refuse_used(change: Change, terms: Iterable[Row], path: str = "") -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import Column, Table
 
 from scada.config import LimitsConfig, ScalingConfig
+from scada.modbus.endpoint import Transport
+from scada.modbus.limits import TCP_PORT, TLS_PORT
 from scada.registry import PROTOCOLS
 from scada.schema import fields
 from storage import models
@@ -38,21 +40,18 @@ def filled(kind: type, stored: Mapping[str, Any]) -> Row:
 
 
 def network_document(device_id: int, protocol: str, settings: Mapping[str, Any]) -> Row:
-    """A network configuration; an MQTT topic that was left out is shown as the one in force."""
+    """A network configuration; an MQTT topic or a Modbus port that was left out is shown as the one in force."""
     result = filled(PROTOCOLS[protocol].network, settings)
     if protocol == "mqtt" and result.get("topic") is None:
         result["topic"] = default_topic(device_id)
+    if protocol == "modbus" and result.get("port") is None and result["transport"] != Transport.SERIAL:
+        result["port"] = TLS_PORT if result["transport"] == Transport.TLS else TCP_PORT
     return result
 
 
 def default_topic(device_id: int) -> str:
     """Where a device without a topic publishes."""
     return f"device/{device_id}"
-
-
-def term_document(row: Mapping[str, Any]) -> Row:
-    """A term."""
-    return {name: row[name] for name in ("id", "device_id", "name", "description", "settings")}
 
 
 def item_document(row: Mapping[str, Any]) -> Row:

@@ -7,8 +7,9 @@ from sqlalchemy import Connection, Engine, delete, select
 
 from scada.errors import ConfigError, Fault
 from scada.schema import join
-from storage.documents import Document, Reader, Row, TagDraft
+from storage.documents import Document, Reader, Row, TagDraft, checked
 from storage.engine import reading
+from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect, stays
 from storage.shapes import DEVICE, TAG
@@ -16,7 +17,6 @@ from storage.tags import Mode, save_tags
 from storage.views import (
     TAG_COLUMNS,
     device_revision,
-    list_page,
     one,
     tag_documents,
 )
@@ -37,7 +37,7 @@ class TagStore:
         """One page of tags with their bindings, and their number. `device` filters by the device's name."""
         with reading(self.engine) as connection:
             device = select(DEVICE.c.name).where(DEVICE.c.id == TAG.c.device_id).scalar_subquery()
-            found, total = list_page(connection, TAG_COLUMNS, page, page_size, sort, filters, {"device": device})
+            found, total = page_of(connection, TAG_COLUMNS, page, page_size, sort, filters, {"device": device})
             return tag_documents(connection, found), total
 
     def get_tag(self, tag_id: int) -> Row:
@@ -47,7 +47,7 @@ class TagStore:
 
     def create_tag(self, device_id: int, document: Document, *, who: str = "") -> Row:
         """Store a new tag of a device; bindings may be nested in it."""
-        draft = _read(document)
+        draft = checked(Reader.tag, document)
         with changing(self.engine, who) as change:
             device_revision(change.connection, device_id)
             (tag_id,) = save_tags(change, [(device_id, draft)], Mode.CREATE)
@@ -89,14 +89,14 @@ class TagStore:
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, expected_revision)
             _stays(change.connection, document, before["device_id"])
-            return save_tag(change, before, _read(document))
+            return save_tag(change, before, checked(Reader.tag, document))
 
     def patch_tag(self, tag_id: int, document: Document, *, expected_revision: int | None = None, who: str = "") -> Row:
         """Change what the document names (RFC 7396); an array of bindings replaces the stored ones."""
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, expected_revision)
             _stays(change.connection, document, before["device_id"])
-            stored = one(change.connection, TAG, TAG_COLUMNS, tag_id)
+            stored = one(change.connection, TAG_COLUMNS, tag_id)
             merged = merge_patch(stored, document)
             for name in ("item", "term"):
                 # The reference by name says which; the stored id would be the old one.
@@ -104,7 +104,7 @@ class TagStore:
                     merged.pop(f"{name}_id", None)
             if "bindings" in document and document["bindings"] is None:
                 merged["bindings"] = []
-            return save_tag(change, before, _read(merged))
+            return save_tag(change, before, checked(Reader.tag, merged))
 
     def delete_tag(self, tag_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
         """Delete a tag with its bindings."""
@@ -117,7 +117,7 @@ class TagStore:
 
 def tag_document(connection: Connection, tag_id: int) -> Row:
     """A stored tag with its bindings; NotFound when there is none."""
-    return tag_documents(connection, [one(connection, TAG, TAG_COLUMNS, tag_id)])[0]
+    return tag_documents(connection, [one(connection, TAG_COLUMNS, tag_id)])[0]
 
 
 def seen_tag(connection: Connection, tag_id: int, expected_revision: int | None) -> Row:
@@ -141,15 +141,7 @@ def save_tag(change: Change, before: Row, draft: TagDraft) -> Row:
 def _stays(connection: Connection, document: Document, device_id: int) -> None:
     stays(document, "device_id", device_id)
     if isinstance(document, Mapping) and "device" in document:
-        stays(document, "device", one(connection, DEVICE, [DEVICE.c.name], device_id)["name"])
-
-
-def _read(document: Document) -> TagDraft:
-    reader = Reader()
-    draft = reader.tag(document)
-    reader.finish()
-    assert draft is not None
-    return draft
+        stays(document, "device", one(connection, [DEVICE.c.name], device_id)["name"])
 
 
 def _read_many(documents: Sequence[Document], path: str, device_id: int | None) -> list[TagDraft]:

@@ -5,14 +5,15 @@ from typing import Any
 
 from sqlalchemy import Engine, delete
 
-from storage.documents import Document, Reader, Row, TermDraft
+from storage.documents import Document, Reader, Row, TermDraft, checked
 from storage.engine import reading
+from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.networks import refuse_used, save_terms
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import TERM, term_document
+from storage.shapes import TERM
 from storage.tags import Mode
-from storage.views import TERM_COLUMNS, device_revision, list_page, one
+from storage.views import TERM_COLUMNS, device_revision, one
 
 
 class TermStore:
@@ -29,21 +30,20 @@ class TermStore:
     ) -> tuple[list[Row], int]:
         """One page of terms and their number."""
         with reading(self.engine) as connection:
-            found, total = list_page(connection, TERM_COLUMNS, page, page_size, sort, filters)
-            return [term_document(row) for row in found], total
+            return page_of(connection, TERM_COLUMNS, page, page_size, sort, filters)
 
     def get_term(self, term_id: int) -> Row:
         """One term."""
         with reading(self.engine) as connection:
-            return term_document(one(connection, TERM, TERM_COLUMNS, term_id))
+            return one(connection, TERM_COLUMNS, term_id)
 
     def create_term(self, device_id: int, document: Document, *, who: str = "") -> Row:
         """Store a new term of a device."""
-        draft = _read(document)
+        draft = checked(Reader.term, document)
         with changing(self.engine, who) as change:
             device_revision(change.connection, device_id)
             (term_id,) = save_terms(change, device_id, [draft], Mode.CREATE)
-            result = term_document(one(change.connection, TERM, TERM_COLUMNS, term_id))
+            result = one(change.connection, TERM_COLUMNS, term_id)
             change.touch(device_id)
             change.note(f"term {draft.row['name']}", None, result)
         return result
@@ -65,7 +65,7 @@ class TermStore:
     def delete_term(self, term_id: int, *, expected_revision: int | None = None, who: str = "") -> None:
         """Delete a term; Conflict while tags are of it: their values would go to another unit."""
         with changing(self.engine, who) as change:
-            before = one(change.connection, TERM, TERM_COLUMNS, term_id)
+            before = one(change.connection, TERM_COLUMNS, term_id)
             expect(device_revision(change.connection, before["device_id"]), expected_revision)
             refuse_used(change, [before])
             change.connection.execute(delete(TERM).where(TERM.c.id == term_id))
@@ -73,22 +73,14 @@ class TermStore:
             change.note(f"term {before['name']}", before, None)
 
     def _save_term(self, change: Change, term_id: int, document: Document, expected: int | None, *, patch: bool) -> Row:
-        before = one(change.connection, TERM, TERM_COLUMNS, term_id)
+        before = one(change.connection, TERM_COLUMNS, term_id)
         device_id = before["device_id"]
         expect(device_revision(change.connection, device_id), expected)
         stays(document, "device_id", device_id)
-        draft = _read(merge_patch(before, document) if patch else document)
+        draft = checked(Reader.term, merge_patch(before, document) if patch else document)
         save_terms(change, device_id, [TermDraft(draft.row, "", term_id)], Mode.MERGE)
-        after = one(change.connection, TERM, TERM_COLUMNS, term_id)
+        after = one(change.connection, TERM_COLUMNS, term_id)
         if before != after:
             change.touch(device_id)
             change.note(f"term {after['name']}", before, after)
-        return term_document(after)
-
-
-def _read(document: Document) -> TermDraft:
-    reader = Reader()
-    draft = reader.term(document)
-    reader.finish()
-    assert draft is not None
-    return draft
+        return after

@@ -12,9 +12,17 @@ from storage.documents import DeviceDraft, Document, Reader, Row
 from storage.engine import reading
 from storage.item_store import check_constants
 from storage.revisions import Change, changing, expect
-from storage.shapes import BINDING_FIELDS, DEVICE, ITEM, NETWORK, columns, default_topic
+from storage.shapes import BINDING_FIELDS, DEVICE, ITEM, default_topic
 from storage.tags import Mode, delete_rows
-from storage.views import BINDING_COLUMNS, DEVICE_COLUMNS, ITEM_COLUMNS, TAG_COLUMNS, TERM_COLUMNS, rows
+from storage.views import (
+    BINDING_COLUMNS,
+    DEVICE_COLUMNS,
+    ITEM_COLUMNS,
+    NETWORK_COLUMNS,
+    TAG_COLUMNS,
+    TERM_COLUMNS,
+    rows,
+)
 
 FORMAT = "tagwire"
 VERSION = 1
@@ -32,7 +40,7 @@ class TransferStore:
             items = {row["id"]: row for row in rows(connection, ITEM_COLUMNS)}
             terms = {row["id"]: row for row in rows(connection, TERM_COLUMNS)}
             devices = {row["id"]: _device(row) for row in rows(connection, DEVICE_COLUMNS)}
-            for row in rows(connection, columns(NETWORK, "device_id", "protocol", "settings")):
+            for row in rows(connection, NETWORK_COLUMNS):
                 devices[row["device_id"]]["network"][row["protocol"]] = _network(row)
             for row in terms.values():
                 devices[row["device_id"]]["terms"].append(_short(row, ("name", "description", "settings")))

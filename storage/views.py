@@ -1,18 +1,18 @@
 """Reading documents out of the database, a page or one at a time."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, select
 
 from storage import shapes
-from storage.listing import page_of
 from storage.revisions import found, valid_id
 from storage.shapes import BINDING, BINDING_FIELDS, DEVICE, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns
 from storage.tags import chunks
 
 DEVICE_COLUMNS = columns(DEVICE, "name", "description", "enabled", "revision")
+NETWORK_COLUMNS = columns(NETWORK, "device_id", "protocol", "settings")
 TERM_COLUMNS = columns(TERM, "device_id", "name", "description", "settings")
 ITEM_COLUMNS = columns(ITEM, "name", "description", "data_type", "unit", "scaling", "limits", "deadband", "revision")
 TAG_COLUMNS = columns(TAG, *TAG_FIELDS)
@@ -25,8 +25,9 @@ def rows(connection: Connection, shown: Sequence[Column[Any]], *where: ColumnEle
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def one(connection: Connection, table: Table, shown: Sequence[Column[Any]], identity: int) -> Row:
-    """The row with this id; NotFound when there is none."""
+def one(connection: Connection, shown: Sequence[Column[Any]], identity: int) -> Row:
+    """The row of one table with this id; NotFound when there is none."""
+    table = shown[0].table
     query = select(*shown).where(table.c.id == valid_id(identity, table.name))
     return dict(found(connection.execute(query).mappings().first(), table.name, identity))
 
@@ -42,13 +43,11 @@ def device_documents(connection: Connection, devices: Iterable[Row], *, tags: bo
     """Devices with networks and terms and, when wanted, tags."""
     result = {row["id"]: {**row, "network": {}, "terms": []} for row in devices}
     for ids in chunks(result):
-        for row in rows(
-            connection, columns(NETWORK, "device_id", "protocol", "settings"), NETWORK.c.device_id.in_(ids)
-        ):
+        for row in rows(connection, NETWORK_COLUMNS, NETWORK.c.device_id.in_(ids)):
             document = shapes.network_document(row["device_id"], row["protocol"], row["settings"])
             result[row["device_id"]]["network"][row["protocol"]] = document
         for row in rows(connection, TERM_COLUMNS, TERM.c.device_id.in_(ids)):
-            result[row["device_id"]]["terms"].append(shapes.term_document(row))
+            result[row["device_id"]]["terms"].append(row)
         if tags:
             for row in result.values():
                 row["tags"] = []
@@ -94,16 +93,3 @@ def item_types(connection: Connection, item_ids: set[int | None]) -> dict[int | 
     for ids in chunks(each for each in item_ids if each is not None):
         result.update(connection.execute(select(ITEM.c.id, ITEM.c.data_type).where(ITEM.c.id.in_(ids))).all())
     return result
-
-
-def list_page(
-    connection: Connection,
-    shown: Sequence[Column[Any]],
-    page: int,
-    page_size: int,
-    sort: Sequence[str],
-    filters: Mapping[str, Any] | None,
-    extra: Mapping[str, ColumnElement[Any]] | None = None,
-) -> tuple[list[Row], int]:
-    """One page of a table's rows and the total."""
-    return page_of(connection, shown[0].table, shown, page, page_size, sort, filters or {}, extra)
