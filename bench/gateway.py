@@ -183,7 +183,7 @@ def _throughput(count: int) -> tuple[float, float]:
         subprocess.run([*bare_command, "0"], env=bench.environment(), check=True, capture_output=True)
         with bench.program("modbus_server"):
             gateway = Process([sys.executable, "-m", "mqtt_server"], bench.environment())
-            gateway.wait_ready().wait_output(": online")
+            gateway.wait_ready().wait_output("online (tagwire-mqtt_server)")
             time.sleep(0.3)
             gateway.terminate()
             gateway.close()
@@ -239,7 +239,7 @@ def _latency(count: int, rate: float) -> tuple[float, float]:
     with _bench() as bench:
         bench.configure()
         with bench.program("modbus_server"), bench.program("mqtt_server") as gateway:
-            gateway.wait_output(": online")
+            gateway.wait_output("online (tagwire-mqtt_server)")
             time.sleep(0.3)
             watcher = subprocess.Popen(
                 [
@@ -282,7 +282,7 @@ def _others_p99(dead: int, count: int, rate: float, devices: int = 100) -> float
             assert farm.stdout is not None
             bench.configure(devices, 4, [int(port) for port in farm.stdout.readline().split()])
             with bench.program("mqtt_server") as gateway:
-                gateway.wait_output(": online")
+                gateway.wait_output("online (tagwire-mqtt_server)")
                 time.sleep(0.3)
                 times = bench.publish(count, rate, devices)
                 time.sleep(1.0)
@@ -321,7 +321,7 @@ def _memory(devices: int, tags: int) -> float:
     with _bench() as bench:
         bench.configure(devices, tags)
         with bench.program("mqtt_server") as gateway:
-            gateway.wait_output(": online")
+            gateway.wait_output("online (tagwire-mqtt_server)")
             time.sleep(1.0)
             status = Path(f"/proc/{gateway.pid}/status").read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))

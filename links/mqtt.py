@@ -157,6 +157,7 @@ class MqttLink:
         self.online = asyncio.Event()
         self._judged = asyncio.Event()  # let in, or refused
         self._window = INFLIGHT
+        self._resumed = False
         self._drop_reason = ""
         self._reached = False
         self._short_connections = 0
@@ -272,6 +273,11 @@ class MqttLink:
         return self._window
 
     @property
+    def resumed(self) -> bool:
+        """Whether the broker still had our session at the last connection: then no message was missed meanwhile."""
+        return self._resumed
+
+    @property
     def refused(self) -> frozenset[str]:
         """Topic filters that the broker refused (SUBACK 0x80); they are asked for again every half minute."""
         return self._subscriptions.refused
@@ -377,7 +383,7 @@ class MqttLink:
         self._error = None
         self.online.set()
         self._judged.set()
-        log.info("%s: online", self._name)
+        log.info("%s: online (%s)", self._name, self._client_id)
         if self._will is not None:
             self._client.publish(self._will.topic, self._will.online, 1, True)
         since = self._loop.time()
@@ -422,6 +428,7 @@ class MqttLink:
             self._connack.set_exception(LinkError(f"the broker says: {reason}"))
             return
         self._window = min(INFLIGHT, getattr(properties, "ReceiveMaximum", INFLIGHT))
+        self._resumed = flags.session_present
         self._subscriptions.connected(flags.session_present)
         self._connack.set_result(None)
         self._synchronise(connecting=True)

@@ -7,35 +7,42 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-from sqlalchemy import Engine
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 from links.backoff import Backoff
+from links.bus import Bus
+from links.command_desk import CommandDesk
 from links.environment import exit_on_config_error
 from links.lock import hold_lock
 from links.logs import start_logging
-from links.loop import new_event_loop
-from links.mqtt import MqttLink, Will
+from links.loop import new_event_loop, until
+from links.mqtt import MqttLink
 from links.notify import notify_ready, notify_stopping
+from mqtt_server.commands import MqttCommands
 from mqtt_server.gateway import Gateway
+from mqtt_server.intake import Intake
 from mqtt_server.parking import Parking
 from mqtt_server.rejects import Rejects
+from mqtt_server.samples import Samples
 from mqtt_server.settings import Settings
-from mqtt_server.watch import ConfigWatch
 from scada.errors import LinkError
+from scada.mapping import DevicePlan, compile_device
+from scada.topics import BusTopics
+from scada.values import Sample
+from storage.bus_buffer import BusBuffer
+from storage.command_store import CommandLog
 from storage.config_reader import ConfigReader
-from storage.damage import set_aside
-from storage.engine import BUSY_TIMEOUT_S, WaitOn, open_engine
+from storage.config_watch import ConfigWatch
+from storage.engine import BUSY_TIMEOUT_S
 from storage.event_store import RejectLog
-from storage.migrate import migrate
+from storage.opening import open_database
 from storage.outbox import Outbox, OutboxRow
+from storage.step_writer import StepWriter
 
 log = logging.getLogger("mqtt_server")
-
-T = TypeVar("T")
 
 SWITCH_S = 0.0005
 """The worker threads (database) give the loop its turn after this long, not after Python's default of 5 ms."""
@@ -43,6 +50,7 @@ SWITCH_S = 0.0005
 GC_THRESHOLD = 50_000
 """Messages make no cycles: looking for them every 700 objects, Python's default, only costs time."""
 
+REMEMBERED_MS = 3_600_000
 DRAIN_S = 1.5
 """At the end, time for what waits to reach its device; then as long for the rest, and the rejects, to reach the database."""
 
@@ -63,25 +71,45 @@ async def serve(settings: Settings) -> None:
     if engine is None:
         ended.set()
         return
+    topics = BusTopics(settings.bus.root)
     with ThreadPoolExecutor(1, "writing") as writing, ThreadPoolExecutor(1, "reading") as reading:
+        buffer = BusBuffer(settings.data_dir / f"bus-{settings.owner}.sqlite", settings.bus.buffer_rows)
+        bus = Bus(settings.mqtt, topics, settings.owner, buffer=buffer)
         rejects = Rejects(RejectLog(engine), writing)
-        gateway = Gateway(rejects)
+        samples = Samples(bus)
+        gateway = Gateway(rejects, samples)
         parking = Parking(Outbox(engine), writing, gateway.settle)
-        link = MqttLink(settings.mqtt, settings.client_id, gateway.receive, will=_will(settings.owner))
-        watch = ConfigWatch(ConfigReader(engine), settings.shard, reading)
+        link = MqttLink(settings.mqtt, settings.client_id, gateway.receive, on_change=gateway.connection)
+        commands = MqttCommands(gateway.find, link, bus, samples, partial(_feed_own, gateway, settings.owner))
+        steps = StepWriter(CommandLog(engine), writing)
+        desk = CommandDesk(bus, topics, commands, steps.store, answers_unknown=False)
+        intake = Intake(bus, topics, settings.owner, gateway.find, (samples, gateway.feeds, commands))
+        watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compile_device, reading)
+        follower = Follower(gateway, parking, (link, bus), intake, commands)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(rejects.run(), name="rejects"),
-                    tasks.create_task(parking.run(), name="parking"),
-                    tasks.create_task(follow(gateway, parking, link, watch), name="configuration"),
+                    tasks.create_task(work, name=name)
+                    for name, work in (
+                        ("rejects", rejects.run()),
+                        ("parking", parking.run()),
+                        ("silence", samples.watch()),
+                        ("bus", intake.watch()),
+                        ("steps of commands", steps.run()),
+                        ("commands", desk.run()),
+                        ("commands of an earlier run", recall_commands(desk, CommandLog(engine), reading)),
+                        ("configuration", follower.follow(watch)),
+                    )
                 ]
                 await stop.wait()
                 log.info("stopping")
                 notify_stopping()
-                await drain(gateway, parking, rejects)
+                gateway.stop_receiving()
+                await desk.close()
+                await drain(gateway, parking, rejects, steps)
                 ended.set()
-                await link.close()
+                samples.close()
+                await asyncio.gather(link.close(), bus.close())
                 for task in running:
                     task.cancel()
         finally:
@@ -90,20 +118,44 @@ async def serve(settings: Settings) -> None:
             engine.dispose()
 
 
-async def follow(gateway: Gateway, parking: Parking, link: MqttLink, watch: ConfigWatch) -> None:
-    """Put the configuration into force, then each change of it. The broker is called when there is somewhere to write to."""
-    first = True
-    async for change in watch.changes():
-        if first:
-            gateway.attach(parking, link)
-            gateway.restore(await load_outbox(parking))
-        gateway.apply(change)
-        devices, tags, endpoints = gateway.sizes
-        log.info("configuration %d: %d devices, %d tags, %d endpoints", change.revision, devices, tags, endpoints)
-        if first:
-            first = False
-            link.start()
-            notify_ready(f"{devices} devices, {tags} tags")
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """Puts the configuration into force. `links`: the devices' and the bus."""
+
+    gateway: Gateway
+    parking: Parking
+    links: tuple[MqttLink, Bus]
+    intake: Intake
+    commands: MqttCommands
+
+    async def follow(self, watch: ConfigWatch[DevicePlan]) -> None:
+        """Each change of the configuration. The broker is called when there is somewhere to write to."""
+        gateway, first = self.gateway, True
+        async for change in watch.changes():
+            if first:
+                gateway.attach(self.parking, self.links[0])
+                gateway.restore(await load_outbox(self.parking))
+            gone = [plan.name for plan in gateway.plans(change.removed)]
+            ask = gateway.apply(change)
+            for name in gone:
+                self.commands.forget(name)
+            for plan in change.plans:
+                self.commands.forget(plan.name, plan.setpoints)
+            self.intake.configure(ask or first)
+            devices, tags, endpoints = gateway.sizes
+            log.info("configuration %d: %d devices, %d tags, %d endpoints", change.revision, devices, tags, endpoints)
+            if first:
+                first = False
+                for link in self.links:
+                    link.start()
+                notify_ready(f"{devices} devices, {tags} tags")
+
+
+async def recall_commands(desk: CommandDesk, command_log: CommandLog, executor: Executor) -> None:
+    """So that none of them is carried out again. Where they cannot be read the book starts empty: commands live for seconds."""
+    since_ms = time.time_ns() // 1_000_000 - REMEMBERED_MS
+    with contextlib.suppress(LinkError):
+        desk.remember(await asyncio.get_running_loop().run_in_executor(executor, command_log.recent_ids, since_ms))
 
 
 async def load_outbox(parking: Parking) -> list[OutboxRow]:
@@ -120,63 +172,20 @@ async def load_outbox(parking: Parking) -> list[OutboxRow]:
             await asyncio.sleep(backoff.next_delay_s())
 
 
-async def drain(gateway: Gateway, parking: Parking, rejects: Rejects) -> None:
-    """Take no more messages; give what waits a moment to be written, and put the rest on disk."""
-    gateway.stop_receiving()
+async def drain(gateway: Gateway, parking: Parking, rejects: Rejects, steps: StepWriter) -> None:
+    """Give what waits a moment to be written, and put the rest on disk."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             await gateway.drained()
     await gateway.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
-            await asyncio.gather(parking.drained(), rejects.flush())
+            await asyncio.gather(parking.drained(), rejects.flush(), steps.written())
 
 
-async def open_database(uri: str, wait_on: WaitOn) -> Engine:
-    """The database, migrated; tried again while it does not answer. Raises ConfigError for a URL that can never work."""
-    backoff = Backoff(first_s=0.5, cap_s=10.0)
-    told = ""
-    while True:
-        try:
-            return await asyncio.to_thread(_open, uri, wait_on)
-        except LinkError as error:
-            if str(error) != told:
-                log.error("database: %s", error)
-                told = str(error)
-            await asyncio.sleep(backoff.next_delay_s())
-
-
-async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None when `stop` comes first."""
-    task = asyncio.create_task(work)
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if task.done():
-        return task.result()
-    task.cancel()
-    return None
-
-
-def _open(uri: str, wait_on: WaitOn) -> Engine:
-    engine = open_engine(uri, wait_on)
-    try:
-        migrate(engine)
-        moved = set_aside(engine)
-        if moved:
-            # With an empty configuration every message that the broker has kept would be acknowledged and dropped.
-            raise LinkError(
-                f"{moved[-1]} was damaged and moved aside: messages are left to the broker until the configuration is "
-                "restored and that file is moved elsewhere"
-            )
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
-
-
-def _will(owner: str) -> Will:
-    return Will(f"tagwire/server/{owner}", b'{"online":false}', b'{"online":true}')
+def _feed_own(gateway: Gateway, owner: str, device: str, samples: list[Sample]) -> None:
+    """What we have set ourselves, for other bindings of the same tags."""
+    gateway.feeds.take(owner, device, samples, repeat=False, is_state=False)
 
 
 @exit_on_config_error

@@ -4,28 +4,36 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from links.mqtt import Delivery, MqttLink
+from mqtt_server.feeds import Feeds
 from mqtt_server.outlet import Outlet
 from mqtt_server.parking import Parking
+from mqtt_server.publisher import Publisher
 from mqtt_server.rejects import Rejects
+from mqtt_server.samples import Samples
 from mqtt_server.slots import Slot, Ticket
-from mqtt_server.watch import Change
-from scada.mapping import DevicePlan, OutPlan, Write
+from scada.mapping import DevicePlan
 from scada.modbus.endpoint import Endpoint
+from scada.outputs import OutPlan, Write
 from scada.topic_index import TopicIndex
-from scada.values import BadValue, RejectCode
+from scada.values import BadValue, RejectCode, Value
+from storage.config_watch import Change
 from storage.outbox import OutboxRow
 
 log = logging.getLogger(__name__)
+
+_NO_DELIVERY = Delivery(0, 0, 0)
 
 
 class Gateway:
     """Everything between the broker and the outlets. Runs in one event loop; its methods are called from that loop only."""
 
-    def __init__(self, rejects: Rejects) -> None:
+    def __init__(self, rejects: Rejects, samples: Samples) -> None:
         self._rejects = rejects
+        self._samples = samples
+        self.feeds = Feeds(self)
         self._plans: dict[int, DevicePlan] = {}
         self._topics: TopicIndex[int] = TopicIndex()
         self._topic_uses: Counter[str] = Counter()
@@ -38,11 +46,28 @@ class Gateway:
         self._receiving = True
         self._parking: Parking
         self._link: MqttLink
+        self._publisher: Publisher | None = None
+        self._names: dict[str, DevicePlan] = {}
 
     def attach(self, parking: Parking, link: MqttLink) -> None:
         """Both call back into this gateway, so they are made after it."""
         self._parking = parking
         self._link = link
+        self._publisher = Publisher(link, self._refuse)
+
+    def find(self, name: str) -> DevicePlan | None:
+        """The plan of the device called `name`."""
+        return self._names.get(name)
+
+    def plans(self, device_ids: Iterable[int]) -> list[DevicePlan]:
+        """Those of the devices that are in force."""
+        return [self._plans[device_id] for device_id in device_ids if device_id in self._plans]
+
+    def connection(self, online: bool) -> None:
+        """The link to the broker came or went."""
+        self._samples.broker(online, self._link.resumed, self._link.error)
+        if self._publisher is not None:
+            self._publisher.connection(online)
 
     def receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
         """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
@@ -88,24 +113,55 @@ class Gateway:
         for row in rows:
             self._restore.setdefault(row.binding_id, []).append(row)
 
-    def apply(self, change: Change) -> None:
-        """Put a new configuration into force; only what changed is touched."""
+    def write(self, out: OutPlan, value: Value, time_ms: int) -> None:
+        """A value that came over the bus, for registers."""
+        try:
+            write = Write(out, out.encode(value), value, time_ms)
+        except BadValue as error:
+            self._reject(error.code, f"{out.place}: {error}", "", repr(value).encode(), out.device, out.tag)
+            return
+        outlet, slot = self._routes[out.binding_id]
+        # The bus has acknowledged it already: a ticket that nobody waits for makes it go to the outbox like any other.
+        outlet.put(slot, write, Ticket(_NO_DELIVERY, owed=False))
+
+    def source(self, out: OutPlan, well: bool) -> bool:
+        """Whether the source of a binding on the bus is well; True when its fail-safe was in force."""
+        outlet, slot = self._routes[out.binding_id]
+        return outlet.source(slot, well)
+
+    def send(self, device_id: int, values: Mapping[str, Value]) -> None:
+        """Values that came over the bus, for a message."""
+        if self._publisher is not None:
+            self._publisher.send(device_id, values)
+
+    def apply(self, change: Change[DevicePlan]) -> bool:
+        """Put a new configuration into force; only what changed is touched. Whether values must be asked for on the bus."""
         filters_before = set(self._topic_uses)
         for device_id in change.removed:
             self._remove_device(device_id)
+        # Names may change hands within one change: what was told under them is withdrawn before anything new is told.
         for plan in change.plans:
-            self._put_device(plan)
+            old = self._plans.get(plan.device_id)
+            if old is not None and old.name != plan.name:
+                self._samples.remove(plan.device_id)
+                self.feeds.remove(plan.device_id)
+        ask = False
+        for plan in change.plans:
+            ask |= self._put_device(plan)
+        self._names = {plan.name: plan for plan in self._plans.values()}
         self._topic_uses += Counter()  # drops what is used no more
         filters = set(self._topic_uses)
         # In this order a topic that changes hands is never without a subscription.
         self._link.subscribe(filters - filters_before)
         self._link.unsubscribe(filters_before - filters)
         self._close_unused()
+        return ask
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Devices, tags and endpoints in force."""
-        return len(self._plans), sum(len(plan.tags) for plan in self._plans.values()), len(self._outlets)
+        """Devices, tags (read, or fed from the bus) and endpoints in force."""
+        tags = sum(len(plan.tags) + len(plan.feeds) for plan in self._plans.values())
+        return len(self._plans), tags, len(self._outlets)
 
     def stop_receiving(self) -> None:
         """Leave further messages to the broker."""
@@ -115,6 +171,8 @@ class Gateway:
         """Wait until no value waits for its device any more."""
         for outlet, _ in list(self._outlets.values()):
             await outlet.quiet.wait()
+        if self._publisher is not None:
+            await self._publisher.drained()
 
     async def close(self) -> None:
         """Put on disk what still waits, then end every link."""
@@ -130,22 +188,22 @@ class Gateway:
             self._reject(RejectCode.BAD_TOPIC, "no device listens on this topic", topic, payload, None, None)
             self._link.unsubscribe((topic,))  # an earlier run's session may still hold it
         routes = self._routes
-        session = ticket.delivery.session
+        session, is_repeat = ticket.delivery.session, ticket.delivery.is_repeat
         for device_id in device_ids:
             plan = self._plans[device_id]
             if not retained:
                 self._live.add(device_id)
             elif device_id in self._live:
                 continue  # an older message, repeated because we subscribed again: newer values stand already
-            writes, rejects = plan.map(payload, now_ms)
+            writes, rejects, reports = plan.map(payload, now_ms)
+            self._samples.take(device_id, reports, session, is_repeat)
             for code, reason, tag in rejects:
                 self._reject(code, reason, topic, payload, plan.name, tag)
-            if ticket.delivery.is_repeat:
+            if is_repeat:
                 writes = [write for write in writes if not self._is_superseded(write, ticket)]
-                session = 0
             for write in writes:
                 outlet, slot = routes[write.out.binding_id]
-                slot.session = session
+                slot.session = 0 if is_repeat else session
                 outlet.offer(slot, write, ticket)
 
     def _is_superseded(self, write: Write, ticket: Ticket) -> bool:
@@ -167,34 +225,48 @@ class Gateway:
         now_ms = time.time_ns() // 1_000_000
         self._rejects.add(code, reason, time_ms=now_ms, topic=topic, payload=payload, device=device, tag=tag)
 
-    def _put_device(self, plan: DevicePlan) -> None:
+    def _refuse(self, code: RejectCode, reason: str, device: str, tag: str | None, value: Value | None) -> None:
+        """A value that no message can carry."""
+        self._reject(code, reason, "", repr(value).encode(), device, tag)
+
+    def _put_device(self, plan: DevicePlan) -> bool:
         for fault in plan.faults:
             log.error("%s: left out: %s", plan.name, fault)
-            self._reject(RejectCode.BAD_CONFIG, str(fault), plan.topic, b"", plan.name, None)
+            self._reject(RejectCode.BAD_CONFIG, str(fault), plan.topic or "", b"", plan.name, None)
         old = self._plans.get(plan.device_id)
         if old is not None:
             self._forget_topic(old)
         self._plans[plan.device_id] = plan
-        self._topics.add(plan.topic, plan.device_id)
-        self._topic_uses[plan.topic] += 1
+        if plan.topic is not None:
+            self._topics.add(plan.topic, plan.device_id)
+            self._topic_uses[plan.topic] += 1
         if old is None or old.topic != plan.topic:
             self._live.discard(plan.device_id)
-        outs = {out.binding_id: out for tag in plan.tags for out in tag.outs}
+        outs = {out.binding_id: out for out in _outs(plan)}
         for binding_id in _bindings(old) - outs.keys():
             self._remove_route(binding_id)
         for out in outs.values():
             self._put_route(out)
+        self._samples.put(plan)
+        if self._publisher is not None:
+            self._publisher.put(plan)
+        return self.feeds.put(plan)
 
     def _remove_device(self, device_id: int) -> None:
         plan = self._plans.pop(device_id)
         self._forget_topic(plan)
         self._live.discard(device_id)
+        self._samples.remove(device_id)
+        self.feeds.remove(device_id)
+        if self._publisher is not None:
+            self._publisher.remove(device_id)
         for binding_id in _bindings(plan):
             self._remove_route(binding_id)
 
     def _forget_topic(self, plan: DevicePlan) -> None:
-        self._topics.remove(plan.topic, plan.device_id)
-        self._topic_uses[plan.topic] -= 1
+        if plan.topic is not None:
+            self._topics.remove(plan.topic, plan.device_id)
+            self._topic_uses[plan.topic] -= 1
 
     def _put_route(self, out: OutPlan) -> None:
         """A new binding gets a slot; a changed one keeps the values that wait, encoded anew."""
@@ -270,5 +342,13 @@ class Gateway:
                 task.cancel()
 
 
+def _outs(plan: DevicePlan) -> Iterator[OutPlan]:
+    """Every place in registers that the device's tags go to."""
+    for tag in plan.tags:
+        yield from tag.outs
+    for feed in plan.feeds.values():
+        yield from feed.outs
+
+
 def _bindings(plan: DevicePlan | None) -> set[int]:
-    return set() if plan is None else {out.binding_id for tag in plan.tags for out in tag.outs}
+    return set() if plan is None else {out.binding_id for out in _outs(plan)}

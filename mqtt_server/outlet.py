@@ -17,9 +17,9 @@ from mqtt_server.parking import Parking
 from mqtt_server.slots import Entry, Slot, Ticket
 from mqtt_server.upkeep import Upkeep
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
-from scada.mapping import OutPlan, Write, flag_plan
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.writes import WriteRequest, plan_writes
+from scada.outputs import OutPlan, Write, flag_plan
 from scada.values import RejectCode
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,10 @@ class Outlet:
         if slot.out.options.failsafe is not None:
             self._upkeep.heard(slot)
         self.put(slot, write, ticket)
+
+    def source(self, slot: Slot, well: bool) -> bool:
+        """Whether the source of a slot is well, where it says so; see `Upkeep.source`."""
+        return self._upkeep.source(slot, well)
 
     def put(self, slot: Slot, write: Write, ticket: Ticket | None) -> None:
         """A value that tells nothing about its source: an old one, or one of ours."""

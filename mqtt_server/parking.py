@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from links.backoff import Backoff
 from mqtt_server.slots import Entry, Slot, Ticket
 from scada.errors import LinkError
-from scada.mapping import Write
+from scada.outputs import Write
 from storage.outbox import Outbox, OutboxRow
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scada.mapping import OutPlan, Write
 from scada.modbus.limits import Table
+from scada.outputs import OutPlan, Write
 from scada.scaling import exceeds_deadband
 
 MAX_QUEUE = 10_000
@@ -73,6 +73,8 @@ class Slot:
     refusal: str = ""
     alone: bool = False
     silent: bool | None = None
+    is_well: bool = False
+    """The source is there, though it speaks only of changes."""
     flag: "Slot | None" = None
     gone: bool = False
     session: int = 0

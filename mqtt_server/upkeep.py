@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from mqtt_server.slots import Slot
-from scada.mapping import Write
+from scada.outputs import Write
 from scada.values import BadValue, Value
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,18 @@ class Upkeep:
         if slot.silent is not False:
             self._set_silent(slot, False)
             self._arm_failsafe(slot)
+
+    def source(self, slot: Slot, well: bool) -> bool:
+        """Whether a source that speaks only of changes is there. True when the fail-safe was in force until now."""
+        was_silent = slot.silent is True
+        slot.is_well = well
+        if slot.out.options.failsafe is not None:
+            if well:
+                self.heard(slot)
+            else:
+                slot.last_source = self._loop.time()
+                self._arm_failsafe(slot)
+        return was_silent and well
 
     def written(self, slot: Slot) -> None:
         """A value was confirmed: the next rewrite counts from here."""
@@ -71,7 +83,7 @@ class Upkeep:
 
     def _check_silence(self, slot: Slot) -> None:
         failsafe = slot.out.options.failsafe
-        if failsafe is None:
+        if failsafe is None or slot.is_well:
             return
         silent_s = self._loop.time() - slot.last_source
         if silent_s < failsafe.after_s:

@@ -16,6 +16,7 @@ from scada.paths import compile_path
 from scada.scaling import OutOfLimits
 from scada.schema import spec
 from scada.timestamps import TimeFormat
+from scada.topic_index import matches
 from scada.topics import check_name, check_topic_filter, check_topic_name
 from scada.values import DataType
 
@@ -85,6 +86,13 @@ class MqttNetwork:
         check=check_topic_name,
     )
     out_retain: bool = spec("publish what goes out as retained", False)
+    silent_after_s: float = spec(
+        "a tag that no message spoke of for so long is bad (stale); 0: never", 0.0, minimum=0, maximum=86_400 * 365
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.topic is not None and self.out_topic is not None and matches(self.topic, self.out_topic):
+            yield Fault("out_topic", f"the device itself listens to it ({self.topic}): it would read what it is sent")
 
 
 @dataclass(frozen=True, slots=True)

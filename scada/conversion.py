@@ -32,7 +32,7 @@ INTEGER_TYPES = frozenset(RegisterType) - {
 }
 
 
-def compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value]:
+def compile_read(tag: TagConfig, source: BindingConfig, limits: Sequence[Limits]) -> Callable[[Any], Value]:
     """A closure from a decoded payload to the tag's engineering value: pick, type, scale, limit."""
     address = cast(MqttAddress, source.address)
     options = cast(MqttOptions, source.options)
@@ -41,7 +41,7 @@ def compile_read(tag: TagConfig, source: BindingConfig) -> Callable[[Any], Value
     if options.enum is not None:
         steps.append(_compile_enum(options.enum))
     steps += _engineering_steps(tag, source, options.numeric_text)
-    steps += [limits.apply for limits in compile_limits(tag, source)]
+    steps += [each.apply for each in limits]
     return _chain(get, steps)
 
 

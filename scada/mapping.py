@@ -1,81 +1,61 @@
-"""From a message to register writes: plans compiled once per device, then applied to each message.
+"""From a message to samples and register writes: plans compiled once per device, then applied to each message.
 
 Pure: the plan of a device holds closures; mapping a message touches no clock, no network, no log.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
 
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttNetwork,
-    TagConfig,
-)
-from scada.conversion import compile_encode, compile_read, encode_coil, kind_of
+from scada.config import DeviceConfig, Direction, ModbusNetwork, MqttNetwork, TagConfig
+from scada.conversion import compile_limits, compile_read, kind_of
 from scada.errors import ConfigError, Fault
+from scada.feeds import FeedPlan, compile_feed, compile_setpoint
 from scada.modbus.endpoint import Endpoint
-from scada.modbus.limits import Table
-from scada.modbus.registers import RegisterType, codec
+from scada.outputs import OutPlan, Publication, Write, clashing, compile_out
 from scada.paths import compile_path
 from scada.payload import decode_payload
+from scada.scaling import Limits, OutOfLimits
 from scada.timestamps import compile_time
-from scada.values import BadValue, RejectCode, Value
+from scada.topic_index import matches
+from scada.values import BadValue, Quality, Reason, RejectCode, Value
 
 MAX_SAMPLES = 10_000
 """Most samples taken from one message; the payload's own size limit keeps real messages far below."""
 
 
 @dataclass(frozen=True, slots=True)
-class OutPlan:
-    """One place a tag is written to. `encode` turns an engineering value into register bytes (a coil: one byte, 0 or 1).
-
-    `count` is registers, or 1 for a coil. `mask` marks the one bit that the binding owns of its register.
-    """
-
-    binding_id: int
-    device: str
-    tag: str
-    endpoint: Endpoint
-    network: ModbusNetwork
-    unit_id: int
-    table: Table
-    address: int
-    count: int
-    bit: int | None
-    options: ModbusOptions
-    config: BindingConfig
-    encode: Callable[[Value], bytes]
-
-    @property
-    def place(self) -> str:
-        """Where the value goes, for messages."""
-        bit = "" if self.bit is None else f" bit {self.bit}"
-        return f"{self.endpoint} unit {self.unit_id} {self.table} {self.address}{bit}"
-
-
-@dataclass(frozen=True, slots=True)
 class TagPlan:
-    """One tag of a device: how its value is read from a decoded payload (raises BadValue), and where it goes."""
+    """One tag of a device: how its value is read from a decoded payload (raises BadValue), and where it goes.
+
+    `clamps` are the tag's limits where one of them clamps, which makes the value uncertain; other limits are part of `read`.
+    """
 
     tag_id: int
     name: str
+    deadband: float
     read: Callable[[Any], Value]
+    clamps: tuple[Limits, ...]
     outs: tuple[OutPlan, ...]
 
 
-class Write(NamedTuple):
-    """One value for one binding: `data` are its register bytes, `value` the engineering value, `time_ms` the source time."""
+class Doubt(NamedTuple):
+    """A reading that is not good; `value` None: none that could be taken."""
 
-    out: OutPlan
-    data: bytes
-    value: Value
+    value: Value | None
+    quality: Quality
+    reason: Reason
+
+
+Reading = Value | Doubt | None
+"""What a message says of a tag; None: nothing."""
+
+
+class Report(NamedTuple):
+    """What a message says at one source time (UTC, milliseconds): a reading for each of the plan's tags, in their order."""
+
     time_ms: int
+    readings: list[Reading]
 
 
 class Reject(NamedTuple):
@@ -91,31 +71,44 @@ class Mapped(NamedTuple):
 
     writes: list[Write]
     rejects: list[Reject]
+    reports: list[Report]
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A device that publishes over MQTT, compiled. `faults` are the parts of its configuration that were left out."""
+    """A device as the gateway sees it, compiled. `faults` are the parts of its configuration that were left out.
+
+    `topic` is None where it listens to none. `feeds` are the tags that get their value over the bus, `setpoints` those that are
+    set by a message on `out_topic`; both by name. `silent_after_s`: 0 is never.
+    """
 
     device_id: int
     name: str
     revision: int
-    topic: str
+    config: DeviceConfig
+    topic: str | None
     tags: tuple[TagPlan, ...]
     samples: Callable[[Any], Any] | None
     time: Callable[[Any], int] | None
+    silent_after_s: float
+    feeds: Mapping[str, FeedPlan]
+    setpoints: Mapping[str, Publication]
+    out_topic: str
+    out_retain: bool
     faults: tuple[Fault, ...]
 
     def map(self, payload: bytes, now_ms: int) -> Mapped:
         """Map one message's payload; never raises for what the payload holds. `now_ms` serves where it has no time stamp."""
         writes: list[Write] = []
         rejects: list[Reject] = []
+        reports: list[Report] = []
+        mapped = Mapped(writes, rejects, reports)
         try:
             document = decode_payload(payload)
             documents = (document,) if self.samples is None else self._samples(document)
         except BadValue as error:
             rejects.append(Reject(error.code, str(error), None))
-            return Mapped(writes, rejects)
+            return mapped
         for document in documents:
             time_ms = now_ms
             if self.time is not None:
@@ -124,18 +117,25 @@ class DevicePlan:
                 except BadValue as error:
                     rejects.append(Reject(error.code, str(error), None))
                     continue
+            readings: list[Reading] = []
             for tag in self.tags:
+                reading: Reading
                 try:
-                    value = tag.read(document)
+                    value = reading = tag.read(document)
+                    if tag.clamps:
+                        value, reading = _clamped(tag.clamps, value)
                 except BadValue as error:
                     rejects.append(Reject(error.code, str(error), tag.name))
+                    readings.append(_DOUBTS.get(error.code, _UNUSABLE))
                     continue
+                readings.append(reading)
                 for out in tag.outs:
                     try:
                         writes.append(Write(out, out.encode(value), value, time_ms))
                     except BadValue as error:
                         rejects.append(Reject(error.code, f"{out.place}: {error}", tag.name))
-        return Mapped(writes, rejects)
+            reports.append(Report(time_ms, readings))
+        return mapped
 
     def _samples(self, document: Any) -> list[Any]:
         samples = cast("Callable[[Any], Any]", self.samples)(document)
@@ -153,93 +153,101 @@ def default_topic(device_id: int) -> str:
     return f"device/{device_id}"
 
 
+def default_out_topic(device_id: int) -> str:
+    """The topic that a device is sent its values on, when its configuration names none."""
+    return f"device/{device_id}/out"
+
+
+_UNUSABLE: Final = Doubt(None, Quality.BAD, Reason.CONFIG_ERROR)
+_DOUBTS: Final[Mapping[RejectCode, Reading]] = {
+    # Devices tell what is new, in several messages: what one of them leaves out is as it was.
+    RejectCode.MISSING: None,
+    RejectCode.OUT_OF_RANGE: Doubt(None, Quality.BAD, Reason.OUT_OF_RANGE),
+}
+
+
+def _clamped(limits: tuple[Limits, ...], value: Value) -> tuple[Value, Reading]:
+    """The value inside its limits, and what is to be told of it; raises BadValue."""
+    inside = value
+    for each in limits:
+        inside = each.apply(inside)  # type: ignore[arg-type]  # only numbers have limits
+    return inside, value if inside == value else Doubt(inside, Quality.UNCERTAIN, Reason.OUT_OF_RANGE)
+
+
 def compile_device(device: DeviceConfig) -> DevicePlan | None:
-    """The plan of a device, or None when it has no MQTT network. What cannot be compiled is left out and listed in `faults`."""
-    network = device.networks.get("mqtt")
-    if not isinstance(network, MqttNetwork):
-        return None
+    """The plan of a device, or None when nothing of it is the gateway's. What cannot be compiled is left out, and in `faults`."""
     faults = list(device.faults)
     tags: list[TagPlan] = []
-    modbus = device.networks.get("modbus")
-    field_side = modbus if isinstance(modbus, ModbusNetwork) else None
-    endpoint = None if field_side is None else field_side.endpoint
+    feeds: dict[str, FeedPlan] = {}
+    setpoints: dict[str, Publication] = {}
+    modbus, mqtt = device.networks.get("modbus"), device.networks.get("mqtt")
+    endpoint = modbus.endpoint if isinstance(modbus, ModbusNetwork) else None
+    used: set[tuple[str, ...]] = set()
     for tag in device.tags:
         try:
-            plan = _compile_tag(device, tag, field_side, endpoint)
+            plan = _compile_tag(device, tag, endpoint)
+            feed = compile_feed(device, tag, endpoint) if plan is None else None
+            setpoint = compile_setpoint(device, tag)
+            published = setpoint or (feed and feed.publication)
+            if published:
+                if clashing(published.keys, used):
+                    raise ConfigError(
+                        f"{'.'.join(published.keys)} stands where another tag's value stands in the message"
+                    )
+                used.add(published.keys)
         except ConfigError as error:
             faults.extend(Fault(f"{device.name}@{tag.name}", str(fault)) for fault in error.faults)
             continue
         if plan is not None:
             tags.append(plan)
-    samples = None if network.samples is None else compile_path(network.samples).get
-    topic = network.topic or default_topic(device.id)
+        if feed is not None:
+            feeds[tag.name] = feed
+        if setpoint is not None:
+            setpoints[tag.name] = setpoint
+    if not isinstance(mqtt, MqttNetwork):
+        if not feeds:
+            return None
+        mqtt = MqttNetwork()
+        topic = None
+    else:
+        topic = (mqtt.topic or default_topic(device.id)) if tags or not used else None
+    out_topic = mqtt.out_topic or default_out_topic(device.id)
+    if topic is not None and used and matches(topic, out_topic):
+        faults.append(Fault(f"{device.name}", f"would read what it is sent on {out_topic}: it is sent nothing"))
+        setpoints = {}
+        feeds = {name: FeedPlan(name, feed.outs, None) for name, feed in feeds.items() if feed.outs}
     return DevicePlan(
-        device.id, device.name, device.revision, topic, tuple(tags), samples, _compile_time(network), tuple(faults)
+        device_id=device.id,
+        name=device.name,
+        revision=device.revision,
+        config=device,
+        topic=topic,
+        tags=tuple(tags),
+        samples=None if mqtt.samples is None else compile_path(mqtt.samples).get,
+        time=_compile_time(mqtt),
+        silent_after_s=mqtt.silent_after_s,
+        feeds=feeds,
+        setpoints=setpoints,
+        out_topic=out_topic,
+        out_retain=mqtt.out_retain,
+        faults=tuple(faults),
     )
 
 
-def flag_plan(out: OutPlan) -> OutPlan | None:
-    """Where the stale flag of a binding stands, under the binding's negated id; None when it has none."""
-    failsafe = out.options.failsafe
-    if failsafe is None or failsafe.flag is None:
+def _compile_tag(device: DeviceConfig, tag: TagConfig, endpoint: Endpoint | None) -> TagPlan | None:
+    """The plan of a tag that is read from MQTT; None for any other."""
+    source = next((each for each in tag.bindings if each.direction is not Direction.OUT), None)
+    if source is None or source.protocol != "mqtt":
         return None
-    return replace(
-        out,
-        binding_id=-out.binding_id,
-        table=Table.HOLDING_REGISTER,
-        address=failsafe.flag,
-        count=1,
-        bit=None,
-        options=ModbusOptions(rewrite_s=out.options.rewrite_s),
-        encode=codec(RegisterType.UINT16).encode,
-    )
-
-
-def _compile_out(
-    device: DeviceConfig,
-    tag: TagConfig,
-    binding: BindingConfig,
-    network: ModbusNetwork | None,
-    endpoint: Endpoint | None,
-) -> OutPlan:
-    """One Modbus `out` binding."""
-    if network is None or endpoint is None:
-        raise ConfigError("has a modbus binding, but the device has no modbus network")
-    address = cast(ModbusAddress, binding.address)
-    options = cast(ModbusOptions, binding.options)
-    coil = address.table is Table.COIL
-    if not coil and address.table is not Table.HOLDING_REGISTER:
-        raise ConfigError(f"a {address.table} cannot be written")
-    encoding = None if coil else codec(address.type, address.order, length=address.length, bit=address.bit)
-    encode = compile_encode(address, options, binding, encode_coil if encoding is None else encoding.encode)
-    return OutPlan(
-        binding_id=binding.id,
-        device=device.name,
-        tag=tag.name,
-        endpoint=endpoint,
-        network=network,
-        unit_id=1 if address.unit_id is None else address.unit_id,
-        table=address.table,
-        address=address.register,
-        count=1 if encoding is None else encoding.registers,
-        bit=address.bit,
-        options=options,
-        config=binding,
-        encode=encode,
-    )
-
-
-def _compile_tag(
-    device: DeviceConfig, tag: TagConfig, network: ModbusNetwork | None, endpoint: Endpoint | None
-) -> TagPlan | None:
-    read: Callable[[Any], Value] | None = None
-    outs: list[OutPlan] = []
-    for binding in tag.bindings:
-        if binding.protocol == "mqtt" and binding.direction is not Direction.OUT:
-            read = compile_read(tag, binding)
-        elif binding.protocol == "modbus" and binding.direction is not Direction.IN:
-            outs.append(_compile_out(device, tag, binding, network, endpoint))
-    return None if read is None else TagPlan(tag.id, tag.name, read, tuple(outs))
+    limits = compile_limits(tag, source)
+    clamps = limits if any(each.action is OutOfLimits.CLAMP for each in limits) else ()
+    outs = [
+        compile_out(device, tag, binding, endpoint)
+        for binding in tag.bindings
+        if binding.protocol == "modbus" and binding.direction is Direction.OUT
+    ]
+    read = compile_read(tag, source, () if clamps else limits)
+    return TagPlan(tag.id, tag.name, tag.deadband, read, clamps, tuple(outs))
 
 
 def _compile_time(network: MqttNetwork) -> Callable[[Any], int] | None:

@@ -88,5 +88,12 @@ class TopicIndex(Generic[V]):
             del node.children[levels[0]]
 
 
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a filter takes a topic."""
+    index: TopicIndex[bool] = TopicIndex()
+    index.add(topic_filter, True)
+    return bool(index.find(topic))
+
+
 def _is_wild(topic_filter: str) -> bool:
     return "+" in topic_filter or "#" in topic_filter

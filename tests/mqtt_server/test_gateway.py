@@ -234,7 +234,7 @@ async def test_a_retained_message_never_replaces_a_newer_value(plant: Plant, dev
     await plant.publish([("plant/boiler", b'{"t": 2}')])
     await plant.wait(lambda: device.registers[0] == 2, "the live value is written")
     plant.broker.restart()  # type: ignore[union-attr]
-    await plant.wait(lambda: plant.output.count(": online") >= 2, "online again")
+    await plant.wait(lambda: plant.output.count("online (tagwire-mqtt_server)") >= 2, "online again")
     await asyncio.sleep(0.5)
     assert device.registers[0] == 2
 

@@ -10,8 +10,8 @@ from mqtt_server.outlet import Outlet
 from mqtt_server.slots import Entry, Slot, Ticket
 from scada.config import Failsafe
 from scada.errors import ProtocolError, Side
-from scada.mapping import OutPlan, Write
 from scada.modbus.writes import WriteRequest
+from scada.outputs import OutPlan, Write
 from scada.values import RejectCode
 from tests.support.bindings import out_plan
 

@@ -10,7 +10,7 @@ import pytest
 
 from mqtt_server.parking import Parking
 from mqtt_server.slots import Slot, Ticket
-from scada.mapping import Write
+from scada.outputs import Write
 from storage.outbox import OutboxRow
 from tests.support.bindings import out_plan
 

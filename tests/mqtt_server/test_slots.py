@@ -6,7 +6,7 @@ import pytest
 
 from mqtt_server import slots
 from mqtt_server.slots import Slot, Ticket
-from scada.mapping import Write
+from scada.outputs import Write
 from tests.support.bindings import out_plan
 
 

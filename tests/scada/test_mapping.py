@@ -73,7 +73,7 @@ def test_a_device_without_topic_listens_on_its_id() -> None:
 
 
 def test_a_value_arrives_as_the_registers_of_its_type() -> None:
-    writes, rejects = run(plan(tag(modbus={"type": "float32"})), {"t": 71.5})
+    writes, rejects, _ = run(plan(tag(modbus={"type": "float32"})), {"t": 71.5})
     assert [(w.data, w.value, w.time_ms) for w in writes] == [(struct.pack(">f", 71.5), 71.5, NOW)]
     assert rejects == []
 
@@ -113,7 +113,7 @@ FLOAT = {"type": "float32"}
     ],
 )
 def test_values_that_are_taken(config: TagConfig, document: Any, data: str) -> None:
-    writes, rejects = run(plan(config), document)
+    writes, rejects, _ = run(plan(config), document)
     assert rejects == []
     assert [w.data.hex() for w in writes] == [data]
 
@@ -150,7 +150,7 @@ def test_values_that_are_taken(config: TagConfig, document: Any, data: str) -> N
 def test_values_that_are_rejected_with_the_reason(
     config: TagConfig, document: Any, code: RejectCode, words: str
 ) -> None:
-    writes, rejects = run(plan(config), document)
+    writes, rejects, _ = run(plan(config), document)
     assert writes == []
     assert [(r.code, r.tag) for r in rejects] == [(code, "t")]
     assert words in rejects[0].reason
@@ -158,7 +158,7 @@ def test_values_that_are_rejected_with_the_reason(
 
 def test_the_other_values_of_a_message_are_written() -> None:
     device = plan(tag("a"), tag("b"), tag("c"))
-    writes, rejects = run(device, {"a": 1, "b": "x", "c": 3})
+    writes, rejects, _ = run(device, {"a": 1, "b": "x", "c": 3})
     assert [w.value for w in writes] == [1, 3]
     assert [r.tag for r in rejects] == ["b"]
 
@@ -177,7 +177,7 @@ def test_the_other_values_of_a_message_are_written() -> None:
     ],
 )
 def test_payloads_that_are_rejected_whole(payload: bytes, code: RejectCode) -> None:
-    writes, rejects = run(plan(tag()), payload)
+    writes, rejects, _ = run(plan(tag()), payload)
     assert writes == []
     assert [(r.code, r.tag) for r in rejects] == [(code, None)]
 
@@ -195,7 +195,7 @@ def test_source_time_is_kept() -> None:
 def test_an_array_of_samples_is_mapped_in_order() -> None:
     device = plan(tag(), samples="data", time="ts")
     document = {"data": [{"t": 1, "ts": 1_600_000_000}, {"t": "x", "ts": 1_600_000_001}, {"t": 3, "ts": 1_600_000_002}]}
-    writes, rejects = run(device, document)
+    writes, rejects, _ = run(device, document)
     assert [(w.value, w.time_ms) for w in writes] == [(1, 1_600_000_000_000), (3, 1_600_000_002_000)]
     assert len(rejects) == 1
     assert [r.code for r in run(device, {"data": 5}).rejects] == [RejectCode.WRONG_TYPE]
@@ -226,13 +226,13 @@ def test_the_raw_value_of_a_scaled_integer_may_be_a_fraction() -> None:
 def test_an_integer_beyond_64_bits_is_never_written_as_another_one(data_type: str, number: int) -> None:
     for register_type in ("int64", "uint64"):
         device = plan(tag(data_type=data_type, modbus={"type": register_type}))
-        writes, rejects = run(device, b'{"t": %d}' % number)
+        writes, rejects, _ = run(device, b'{"t": %d}' % number)
         assert writes == []
         assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]
 
 
 def test_a_scaled_integer_that_the_outbox_cannot_hold_is_rejected() -> None:
     device = plan(tag(data_type="int", scaling=(1e10, 0), modbus={"type": "float64"}))
-    writes, rejects = run(device, {"t": 1e15})
+    writes, rejects, _ = run(device, {"t": 1e15})
     assert writes == []
     assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from scada.config import BindingConfig, Direction, ModbusAddress, ModbusNetwork, ModbusOptions
-from scada.mapping import OutPlan
 from scada.modbus.limits import Table
+from scada.outputs import OutPlan
 
 
 def out_plan(**options: Any) -> OutPlan:

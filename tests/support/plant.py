@@ -1,6 +1,7 @@
 """A gateway as a real process between a real broker and a device, configured in its own database."""
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -20,6 +21,8 @@ from tests.support.brokers import Broker, Proxy
 from tests.support.processes import Process, clean_environment
 
 Payload = bytes | str
+ONLINE = re.compile(r"online \(tagwire-mqtt_server(-\d+of\d+)?\)")
+"""What the gateway says when it has subscribed to the devices' topics."""
 
 
 def tag(name: str, register: int, type: str = "uint16", *, path: str | None = None, **more: Any) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Plant:
         if ready:
             await asyncio.to_thread(self.gateway.wait_ready)
         if online:
-            await self.wait(lambda: ": online" in self.output, "the gateway is online")
+            await self.wait(lambda: ONLINE.search(self.output), "the gateway is online")
             await asyncio.sleep(0.1)
         return self.gateway
 
