@@ -14,6 +14,7 @@ from mqtt_server.publisher import Publisher
 from mqtt_server.rejects import Rejects
 from mqtt_server.samples import Samples
 from mqtt_server.slots import Slot, Ticket
+from scada.loops import Node, find_loops, may_loop
 from scada.mapping import DevicePlan
 from scada.modbus.endpoint import Endpoint
 from scada.outputs import OutPlan, Write
@@ -48,6 +49,7 @@ class Gateway:
         self._link: MqttLink
         self._publisher: Publisher | None = None
         self._names: dict[str, DevicePlan] = {}
+        self._loops: set[Node] = set()
 
     def attach(self, parking: Parking, link: MqttLink) -> None:
         """Both call back into this gateway, so they are made after it."""
@@ -131,6 +133,8 @@ class Gateway:
 
     def send(self, device_id: int, values: Mapping[str, Value]) -> None:
         """Values that came over the bus, for a message."""
+        if self._loops:
+            values = {tag: value for tag, value in values.items() if (device_id, tag) not in self._loops}
         if self._publisher is not None:
             self._publisher.send(device_id, values)
 
@@ -149,6 +153,7 @@ class Gateway:
         for plan in change.plans:
             ask |= self._put_device(plan)
         self._names = {plan.name: plan for plan in self._plans.values()}
+        self._break_loops()
         self._topic_uses += Counter()  # drops what is used no more
         filters = set(self._topic_uses)
         # In this order a topic that changes hands is never without a subscription.
@@ -262,6 +267,17 @@ class Gateway:
             self._publisher.remove(device_id)
         for binding_id in _bindings(plan):
             self._remove_route(binding_id)
+
+    def _break_loops(self) -> None:
+        """Tags whose messages would come back to them are left out of the messages."""
+        plans = self._plans.values()
+        loops = find_loops(plans) if may_loop(plans) else set()
+        for device_id, tag in loops - self._loops:
+            plan = self._plans[device_id]
+            text = f"its value on {plan.out_topic} would come back to it: it is left out of the messages"
+            log.error("%s@%s: %s", plan.name, tag, text)
+            self._reject(RejectCode.BAD_CONFIG, text, plan.out_topic, b"", plan.name, tag)
+        self._loops = loops
 
     def _forget_topic(self, plan: DevicePlan) -> None:
         if plan.topic is not None:

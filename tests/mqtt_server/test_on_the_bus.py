@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers import Broker, start_mosquitto, start_nats
+from tests.support.brokers import Broker, start_mosquitto, start_nats, start_proxy
 from tests.support.bus_listener import listen
 from tests.support.fake_owner import FakeOwner
 from tests.support.fault_device import FaultDevice
-from tests.support.plant import Plant, build_plant
-from tests.support.processes import Process, clean_environment
+from tests.support.plant import ONLINE, Plant, build_plant, tag
+from tests.support.processes import Process, clean_environment, free_port
 
 
 @pytest.fixture(params=["mosquitto", "nats"])
@@ -170,20 +170,35 @@ async def test_a_simulated_tank_goes_to_mqtt_and_to_a_plc(tmp_path: Path, broker
             )
 
 
-async def test_a_polled_plc_goes_to_mqtt(plant: Plant, device: FaultDevice) -> None:
+async def test_a_polled_plc_goes_to_mqtt_and_on_to_another_plc(plant: Plant, device: FaultDevice) -> None:
     modbus = {"host": "127.0.0.1", "port": device.port, "timeout_s": 0.3}
     source = {"protocol": "modbus", "address": {"register": 3}, "scan": "fast"}
     network = {"modbus": modbus, "mqtt": {"out_topic": "site/plc", "out_retain": True}}
     plant.store.create_device({"name": "plc", "network": network, "tags": [fed(source, TO_MQTT)]})
     device.registers[3] = 77
-    with listen(plant.broker.port, "site/#") as bus, field_server(plant):
-        await plant.start()
-        await plant.wait(lambda: bus.others, "the first value comes from the state")
-        device.registers[3] = 78
-        await plant.wait(lambda: bus.others[-1][1] == {"tank": {"level": 78}}, "then every change")
-        assert bus.others[0][:2] == ("site/plc", {"tank": {"level": 77}})
+    async with FaultDevice() as other:
+        plant.device("other", other.port, [tag("t", 8, path="tank.level")], mqtt={"topic": "site/+"})
+        # One that would write what the first is polled from: its value is sent no more.
+        loop = plant.device("loop", device.port, [tag("t", 3, path="tank.level")], mqtt={"topic": "site/plc"})
+        with listen(plant.broker.port, "site/#") as bus, field_server(plant):
+            await plant.start()
+            await plant.wait(
+                lambda: "plc@level: its value on site/plc would come back" in plant.output, "the loop is told"
+            )
+            await plant.wait(lambda: bus.last("plc", "level", "field_server") == (77, "good", ""), "the tag is read")
+            assert [reject["code"] for reject in plant.rejects()] == ["bad_config"]
+            await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "the gateway hears it")
+            await asyncio.sleep(1.0)
+            assert not bus.others
+            plant.store.delete_device(loop["id"])
+            await asyncio.sleep(1.0)
+            device.registers[3] = 78
+            await plant.wait(lambda: bus.others and bus.others[-1][1] == {"tank": {"level": 78}}, "then every change")
+            await plant.wait(lambda: other.registers[8] == 78, "also in the other PLC")
+            device.registers[3] = 79
+            await plant.wait(lambda: other.registers[8] == 79, "again")
     with listen(plant.broker.port, "site/#") as later:
-        await plant.wait(lambda: later.others == [("site/plc", {"tank": {"level": 78}}, True)], "retained")
+        await plant.wait(lambda: later.others == [("site/plc", {"tank": {"level": 79}}, True)], "retained")
 
 
 async def test_bad_values_are_not_written_and_raise_the_fail_safe(plant: Plant, device: FaultDevice) -> None:
@@ -226,11 +241,12 @@ async def test_a_setpoint_is_sent_to_its_device(tmp_path: Path, broker: Broker, 
         modbus = {"host": "127.0.0.1", "port": device.port}
         target = {"direction": "out", **TO_MQTT, "address": {"path": "set.level"}, "scaling": {"gain": 0.5}}
         shown = {"direction": "out", "protocol": "modbus", "address": {"register": 4}}
+        mode = {"direction": "out", "protocol": "mqtt", "address": {"path": "mode"}}
         tags = [
             {"name": "target", "limits": {"low": 0, "high": 50}, "bindings": [target, shown]},
-            {"name": "mode", "data_type": "string", "bindings": [{"protocol": "mqtt", "direction": "out", "address": {"path": "mode"}}]},
+            {"name": "mode", "data_type": "string", "bindings": [mode]},
             sensor("t"),
-        ]  # fmt: skip
+        ]
         plant.store.create_device(
             {"name": "valve", "network": {"mqtt": {"topic": "plant/valve"}, "modbus": modbus}, "tags": tags}
         )
@@ -294,3 +310,25 @@ def test_a_topic_that_leads_back_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="listens to it"):
         ConfigStore(engine).create_device({"name": "loop", "network": network, "tags": []})
     engine.dispose()
+
+
+async def test_the_bus_comes_with_a_broker_that_comes_late(tmp_path: Path) -> None:
+    """Row B2 for the samples: what nobody could hear is told afterwards, in few lines of log."""
+    port = free_port()
+    with start_proxy(port) as closed:
+        closed.close()
+        async with build_plant(tmp_path, closed, MQTT_PORT=port) as plant:
+            network = {"mqtt": {"topic": "plant/m"}}
+            plant.store.create_device({"name": "m", "network": network, "tags": [sensor("t")]})
+            await plant.start(online=False)
+            await asyncio.sleep(6.5)
+            lines = plant.output.count("\n")
+            with start_mosquitto(tmp_path / "broker", port=port) as broker, listen(broker.port) as bus:
+                await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "the bus is there", 8)
+                await plant.wait(lambda: bus.last("m", "t") == (None, "bad", "not_connected"), "nothing was heard", 8)
+                plant.broker = broker
+                await plant.wait(lambda: ONLINE.search(plant.output), "the devices' topics too", 8)
+                await plant.publish([("plant/m", b'{"t": 1}')])
+                await plant.wait(lambda: bus.last("m", "t") == (1, "good", ""), "good")
+                assert bus.links["mqtt_server", "m"]["online"] is True
+            assert lines <= 8
