@@ -1,7 +1,7 @@
 """marshmallow schemas of the configuration's objects; the OpenAPI document is generated from them.
 
-The fields come from the records that check every document (`scada.config`, `storage.documents`); here stands only what is
-put together out of them. Patches have the same fields, none of them required.
+The fields come from the records that check every document (`storage.records`, and those of the protocols); here stands only
+what is put together out of them. Patches have the same fields, none of them required.
 """
 
 from functools import cache
@@ -11,7 +11,7 @@ from marshmallow import Schema, fields, validate
 
 from flask_app.record_schemas import ByProtocol, StrictSchema, make_schema, record_fields, record_schema
 from scada.registry import PROTOCOLS
-from storage.documents import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
+from storage.records import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
 
 
 def _number(text: str) -> fields.Integer:

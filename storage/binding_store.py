@@ -5,12 +5,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select
 
-from storage.documents import BindingDraft, Document, Reader, Row, TagDraft, checked
+from storage.documents import Document, Reader, checked
+from storage.drafts import BindingDraft, TagDraft
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, stays
-from storage.shapes import BINDING, TAG
+from storage.shapes import BINDING, TAG, Row
 from storage.tag_store import save_tag, seen_tag, tag_document
 from storage.tags import stored_binding
 from storage.views import BINDING_COLUMNS, TAG_COLUMNS, binding_documents, one, rows

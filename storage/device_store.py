@@ -5,13 +5,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from storage.documents import DeviceDraft, Document, Reader, Row, checked
+from storage.documents import Document, Reader, checked
+from storage.drafts import DeviceDraft
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.networks import refuse_orphans, save_networks, save_terms, stored_networks
 from storage.revisions import Change, changing, expect
-from storage.shapes import DEVICE, TAG
+from storage.shapes import DEVICE, TAG, Row
 from storage.tags import Mode, save_tags
 from storage.views import DEVICE_COLUMNS, device_documents, one
 

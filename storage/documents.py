@@ -9,132 +9,19 @@ from typing import Any, TypeVar
 
 from scada.config import Direction, LimitsConfig, ScalingConfig, ScanClass
 from scada.errors import ConfigError, Fault
-from scada.registry import PROTOCOLS, Protocol, protocol
-from scada.schema import join, parse, plain, spec
-from scada.topics import check_name
+from scada.registry import PROTOCOLS, protocol
+from scada.schema import join, parse, plain
 from scada.values import DataType
-from storage.models import NAME_LENGTH
+from storage.contradictions import misdirected, one_source
+from storage.drafts import BindingDraft, DeviceDraft, TagDraft, TermDraft
+from storage.records import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
+from storage.shapes import Row
 
 Document = Mapping[str, Any]
-Row = dict[str, Any]
 Record = TypeVar("Record")
 Draft = TypeVar("Draft")
 # Stands for a document that was none: its fault is listed once, and nothing is said to be missing in it.
 _NOT_AN_OBJECT: Row = {}
-
-
-def _check_device_name(text: str) -> None:
-    check_name(text)
-    if text.isascii() and text.isdigit():
-        raise ConfigError("digits alone mean an id wherever a device is named: add a letter")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceFields:
-    """A device's own fields; beside them a document has `network`, `terms` and `tags`."""
-
-    name: str = spec("unique, fit for a topic, not digits alone", max_length=NAME_LENGTH, check=_check_device_name)
-    description: str = spec("free text", "", max_length=500)
-    enabled: bool = spec("a device that is not enabled is left alone by every program", True)
-
-
-@dataclass(frozen=True, slots=True)
-class TermFields:
-    """A term's own fields; beside them a document has `settings`, one object per protocol."""
-
-    name: str = spec("unique in its device", max_length=NAME_LENGTH, check=check_name)
-    description: str = spec("free text", "", max_length=500)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemFields:
-    """An item."""
-
-    name: str = spec("unique", max_length=NAME_LENGTH, check=check_name)
-    description: str = spec("free text", "", max_length=500)
-    data_type: DataType = spec("float, int, bool or string", DataType.FLOAT)
-    unit: str = spec("engineering unit", "", max_length=32)
-    scaling: ScalingConfig | None = spec("linear scaling of the raw value", None)
-    limits: LimitsConfig | None = spec("engineering limits", None)
-    deadband: float = spec("a smaller change is no change", 0.0, minimum=0)
-
-
-@dataclass(frozen=True, slots=True)
-class TagFields:
-    """A tag's own fields, null for the item's; beside them `item_id` or `item`, `term_id` or `term`, and `bindings`."""
-
-    name: str = spec("unique in its device", max_length=NAME_LENGTH, check=check_name)
-    description: str = spec("free text", "", max_length=500)
-    data_type: DataType | None = spec("float, int, bool or string; the item's, else float, when left out", None)
-    unit: str | None = spec("engineering unit", None, max_length=32)
-    scaling: ScalingConfig | None = spec("linear scaling of the raw value", None)
-    limits: LimitsConfig | None = spec("engineering limits", None)
-    deadband: float | None = spec("a smaller change is no change", None, minimum=0)
-
-
-@dataclass(frozen=True, slots=True)
-class BindingFields:
-    """A binding's own fields; beside them `address` and `options`, whose fields the protocol declares."""
-
-    protocol: str = spec("name of the protocol", max_length=32)
-    direction: Direction = spec("in: Tagwire reads the tag; out: it writes it; inout: both")
-    scaling: ScalingConfig | None = spec("linear scaling of this binding, on top of the tag's", None)
-    limits: LimitsConfig | None = spec("limits of this binding, on top of the tag's", None)
-    period_ms: int | None = spec(
-        "time between two reads; left out: that of its scan class", None, minimum=10, maximum=86_400_000
-    )
-    scan: ScanClass | None = spec("fast, normal or slow; normal when both are left out", None)
-
-
-@dataclass(frozen=True, slots=True)
-class BindingDraft:
-    """A checked binding without its tag."""
-
-    row: Row
-    path: str
-    id: int | None = None
-
-    def constants(self) -> Iterable[tuple[str, object]]:
-        """(path, value) of each value that the options name: it must be of the tag's type."""
-        options = self.row["options"] or {}
-        failsafe = options.get("failsafe") or {}
-        if failsafe.get("value") is not None:
-            yield join(self.path, "options.failsafe.value"), failsafe["value"]
-        for text, value in (options.get("enum") or {}).items():
-            yield join(self.path, f"options.enum.{text}"), value
-
-
-@dataclass(slots=True)
-class TagDraft:
-    """A checked tag. `item` and `term` are an id, a name or None; the lookup puts their ids into the row."""
-
-    row: Row
-    path: str
-    id: int | None
-    item: int | str | None
-    term: int | str | None
-    bindings: list[BindingDraft] | None
-    device: int | str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TermDraft:
-    """A checked term without its device."""
-
-    row: Row
-    path: str
-    id: int | None
-
-
-@dataclass(slots=True)
-class DeviceDraft:
-    """A checked device. A part that the document does not name is None."""
-
-    row: Row
-    network: dict[str, Row] | None
-    terms: list[TermDraft] | None
-    tags: list[TagDraft] | None
-    path: str = ""
 
 
 @dataclass(slots=True)
@@ -232,8 +119,8 @@ class Reader:
         given = rest.get("options")
         options: Any = None if given is None else self._record(kind.options, given, join(path, "options"))
         if record is not None:
-            contradictions = _contradictions(kind, record, address)
-            self.faults.extend(Fault(join(path, fault.field), fault.message) for fault in contradictions)
+            for fault in misdirected(kind, record, address):
+                self.faults.append(Fault(join(path, fault.field), fault.message))
         if record is None or address is None or (options is None and given is not None):
             return None
         row = _columns(record)
@@ -287,59 +174,6 @@ def checked(read: Callable[..., Draft | None], *arguments: object) -> Draft:
     reader.finish()
     assert draft is not None
     return draft
-
-
-def one_source(bindings: Iterable[BindingDraft]) -> Iterable[Fault]:
-    """The faults of a tag with two bindings of one protocol, or two that read it."""
-    seen: set[str] = set()
-    source = False
-    for binding in bindings:
-        if binding.row["protocol"] in seen:
-            yield Fault(join(binding.path, "protocol"), "the tag has another binding of this protocol")
-        seen.add(binding.row["protocol"])
-        reads = binding.row["direction"] != Direction.OUT
-        if reads and source:
-            yield Fault(join(binding.path, "direction"), "the tag has another binding that reads it")
-        source = source or reads
-
-
-def _contradictions(kind: Protocol, record: BindingFields, address: Any) -> Iterable[Fault]:
-    """What a binding's direction does not go with; `address` is None when it has faults of its own."""
-    if record.direction not in kind.directions:
-        yield Fault("direction", f"{kind.name} supports {', '.join(kind.directions)} only, not {record.direction}")
-    elif address is not None and kind.directed is not None:
-        for fault in kind.directed(address, record.direction):
-            yield Fault(join("address", fault.field), fault.message)
-    if record.direction is Direction.OUT:
-        for name in ("period_ms", "scan"):
-            if getattr(record, name) is not None:
-                yield Fault(name, "says how often a tag is read; a binding out reads nothing")
-
-
-def misplaced(binding: Row, settings: Row) -> Iterable[Fault]:
-    """The faults of a checked binding behind a network of its protocol, whose settings are stored."""
-    kind = protocol(binding["protocol"])
-    if kind.belongs is None:
-        return
-    try:
-        network: Any = parse(kind.network, settings)
-    except ConfigError as error:
-        yield Fault("protocol", f"the device's network of this protocol is not usable: {error}")
-        return
-    address: Any = parse(kind.address, binding["address"])
-    for fault in kind.belongs(network, address, Direction(binding["direction"])):
-        yield Fault(join("address", fault.field), fault.message)
-
-
-def fits(value: object, data_type: str) -> bool:
-    """Whether a constant may stand for a value of a tag of this type; 0 and 1 may stand for false and true."""
-    if data_type == DataType.STRING:
-        return isinstance(value, str)
-    if data_type == DataType.BOOL:
-        return isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return data_type == DataType.FLOAT or float(value).is_integer()
 
 
 def _columns(record: object) -> Row:

@@ -6,12 +6,13 @@ from typing import Any
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault
-from storage.documents import Document, Reader, Row, checked, fits
+from storage.contradictions import fits
+from storage.documents import Document, Reader, checked
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect
-from storage.shapes import BINDING, ITEM, TAG, item_document
+from storage.shapes import BINDING, ITEM, TAG, Row, item_document
 from storage.tags import stored_binding
 from storage.views import BINDING_COLUMNS, ITEM_COLUMNS, one, rows
 

@@ -1,4 +1,4 @@
-"""The tables. What the JSON columns hold is declared in `scada.config`."""
+"""The tables. What the JSON columns hold is declared in `scada.config` and, for each protocol, in `scada.protocols`."""
 
 from typing import Any
 

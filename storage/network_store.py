@@ -3,12 +3,12 @@
 from sqlalchemy import Engine, delete
 
 from scada.errors import NotFound
-from storage.documents import Document, Reader, Row, checked
+from storage.documents import Document, Reader, checked
 from storage.engine import reading
 from storage.merge import merge_patch
 from storage.networks import refuse_orphans, save_networks, stored_networks
 from storage.revisions import Change, changing, expect
-from storage.shapes import NETWORK, network_document
+from storage.shapes import NETWORK, Row, network_document
 from storage.tags import Mode
 from storage.views import device_revision
 

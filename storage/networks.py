@@ -7,9 +7,10 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from scada.errors import ConfigError, Conflict, Fault
 from scada.registry import PROTOCOLS
 from scada.schema import join
-from storage.documents import Row, TermDraft, misplaced
+from storage.contradictions import misplaced
+from storage.drafts import TermDraft
 from storage.revisions import Change
-from storage.shapes import BINDING, NETWORK, TAG, TERM
+from storage.shapes import BINDING, NETWORK, TAG, TERM, Row
 from storage.tags import Mode
 from storage.views import NETWORK_COLUMNS, TERM_COLUMNS, rows
 

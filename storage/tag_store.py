@@ -7,19 +7,15 @@ from sqlalchemy import Connection, Engine, delete, select
 
 from scada.errors import ConfigError, Fault
 from scada.schema import join
-from storage.documents import Document, Reader, Row, TagDraft, checked
+from storage.documents import Document, Reader, checked
+from storage.drafts import TagDraft
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import DEVICE, TAG
+from storage.shapes import DEVICE, TAG, Row
 from storage.tags import Mode, save_tags
-from storage.views import (
-    TAG_COLUMNS,
-    device_revision,
-    one,
-    tag_documents,
-)
+from storage.views import TAG_COLUMNS, device_revision, one, tag_documents
 
 
 class TagStore:

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, upd
 
 from scada.errors import ConfigError, Conflict, Fault
 from scada.schema import join
-from storage.documents import BindingDraft, TagDraft, fits, misplaced, one_source
+from storage.contradictions import fits, misplaced, one_source
+from storage.drafts import BindingDraft, TagDraft
 from storage.revisions import Change
 from storage.shapes import BINDING, BINDING_FIELDS, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns, unit_id
 

@@ -5,13 +5,14 @@ from typing import Any
 
 from sqlalchemy import Engine, delete
 
-from storage.documents import Document, Reader, Row, TermDraft, checked
+from storage.documents import Document, Reader, checked
+from storage.drafts import TermDraft
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.networks import refuse_used, save_terms
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import TERM
+from storage.shapes import TERM, Row
 from storage.tags import Mode
 from storage.views import TERM_COLUMNS, device_revision, one
 

@@ -8,11 +8,12 @@ from sqlalchemy import Engine, insert, select, update
 from scada.errors import ConfigError, Conflict, Fault
 from scada.schema import join
 from storage.device_store import insert_device, update_device
-from storage.documents import DeviceDraft, Document, Reader, Row
+from storage.documents import Document, Reader
+from storage.drafts import DeviceDraft
 from storage.engine import reading
 from storage.item_store import check_constants
 from storage.revisions import Change, changing, expect
-from storage.shapes import BINDING_FIELDS, DEVICE, ITEM, default_topic
+from storage.shapes import BINDING_FIELDS, DEVICE, ITEM, Row, default_topic
 from storage.tags import Mode, delete_rows
 from storage.views import (
     BINDING_COLUMNS,

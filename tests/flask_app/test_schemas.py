@@ -13,7 +13,7 @@ from flask_app.record_schemas import record_schema
 from scada.errors import ConfigError
 from scada.registry import PROTOCOLS
 from scada.schema import fields, parse
-from storage.documents import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
+from storage.records import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
 
 RECORDS = [
     record
