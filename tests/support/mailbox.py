@@ -31,12 +31,13 @@ def register_tag(name: str, register: int, direction: str = "in", **more: Any) -
 
 
 class BusEar:
-    """What is published below `tagwire/`, in order: (topic, document, retained)."""
+    """What is published below `tagwire/`, in order: (topic, document, retained). It outlives the broker."""
 
     def __init__(self, port: int, *, filters: tuple[str, ...] = ("tagwire/#",)) -> None:
         self.messages: list[tuple[str, Any, bool]] = []
         self._subscribed = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
+        # A session that the broker keeps: what is published before this subscriber is back is delivered then.
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id="ear", clean_session=False)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda *_: self._client.subscribe([(each, 1) for each in filters])
         self._client.on_message = self._on_message
