@@ -1,7 +1,6 @@
-"""Opening the database, transactions, and the translation of its errors."""
+"""Opening the database, and transactions in it."""
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy import exc as sql
 
 from scada.errors import ConfigError, LinkError
-from storage.damage import secure
 from storage.faults import describe, is_full, storage_errors
+from storage.sqlite_file import SqliteFile
 
 _log = logging.getLogger(__name__)
 # Relative SQLite paths mean this folder, as flask-sqlalchemy resolves them for the application in flask_app/.
@@ -64,14 +62,14 @@ def open_engine(uri: str, wait_on: WaitOn = _busy_timeout) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the database."""
-    with storage_errors(), _connect(engine) as connection:
+    with storage_errors(), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine, lock: int | None = None) -> Iterator[Connection]:
     """One transaction, committed at the end. SQLite has one writer at a time; elsewhere those with the same `lock` queue."""
-    with storage_errors(), _connect(engine) as plain:
+    with storage_errors(), engine.connect() as plain:
         connection = plain.execution_options(**{WRITE: True})
         try:
             with connection.begin():
@@ -99,11 +97,6 @@ def _make_room(connection: Connection) -> None:
         raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
-def _connect(engine: Engine) -> Connection:
-    """As engine.connect(), but what goes wrong inside the driver's connect is an SQLAlchemy error in every case."""
-    return engine.connect()
-
-
 def _server(url: URL) -> Engine:
     arguments: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
@@ -123,45 +116,15 @@ def _sqlite(url: URL, wait_on: WaitOn) -> Engine:
     name = url.database or ""
     if name in ("", ":memory:") or name.startswith("file:"):
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **codec)
-        event.listen(engine, "connect", _set_up)
     else:
-        path = (INSTANCE_FOLDER / name).resolve()
-        _make_file(path)
-        check = _watch(path)
+        file = SqliteFile((INSTANCE_FOLDER / name).resolve(), BUSY_TIMEOUT_S)
         engine = create_engine(
-            url.set(database=str(path)), creator=_creator(path, check), pool_timeout=BUSY_TIMEOUT_S, **codec
+            url.set(database=str(file.path)), creator=file.connect, pool_timeout=BUSY_TIMEOUT_S, **codec
         )
-        event.listen(engine, "connect", _set_up)
-        event.listen(engine, "engine_connect", partial(_use, check))
+        event.listen(engine, "engine_connect", file.use)
+    event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", partial(_begin, wait_on))
     return engine
-
-
-def _creator(path: Path, check: Callable[[], None]) -> Any:
-    # mode=rw: a file that has been deleted is an error. Without it SQLite would make an empty one in its place.
-    address = f"file:{quote(str(path))}?mode=rw"
-
-    def connect() -> sqlite3.Connection:
-        # Before it is opened: closing it would write what stands in the old file's -wal into the new one.
-        check()
-        return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-
-    return connect
-
-
-def _make_file(path: Path) -> None:
-    """A file that may be written, and is not damaged as far as can be seen."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for place in (path.parent, path):
-            if place.exists() and not os.access(place, os.W_OK):
-                raise LinkError(f"database {path}: {place} is read-only for this user")
-        secure(path)
-        if not path.exists():
-            path.touch()
-            _log.info("database %s: did not exist, is made", path)
-    except OSError as exc:
-        raise LinkError(f"database {path}: {exc.strerror}: {exc.filename}") from exc
 
 
 def _set_up(connection: sqlite3.Connection, record: Any) -> None:
@@ -199,40 +162,6 @@ def _execute_patiently(raw: sqlite3.Connection, statement: str, wait_on: WaitOn)
                     raise
     finally:
         raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
-
-
-def _watch(path: Path) -> Callable[[], None]:
-    """Never go on writing into a file that was deleted or replaced: its name now means another one, or none."""
-
-    def identity() -> tuple[int, int] | None:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    opened = identity()
-
-    def check() -> None:
-        found = identity()
-        if found is None:
-            raise LinkError("database: its file was deleted")
-        if found != opened:
-            # Not followed: SQLite would mix what stands in the old file's -wal into the new one.
-            raise LinkError(
-                "database: its file was replaced while programs had it open; stop them all, then start again"
-            )
-
-    return check
-
-
-def _use(check: Callable[[], None], connection: Connection) -> None:
-    """A connection that was open already. It stays so: with it goes the last way to what the old file holds."""
-    try:
-        check()
-    except LinkError:
-        connection.close()
-        raise
 
 
 def _check(engine: Engine, wait_on: WaitOn) -> None:
