@@ -135,7 +135,9 @@ class Follower:
             if first:
                 gateway.attach(self.parking, self.links[0])
                 gateway.restore(await load_outbox(self.parking))
-            gone = [plan.name for plan in gateway.plans(change.removed)]
+            names = {plan.device_id: plan.name for plan in change.plans}
+            concerned = gateway.plans([*change.removed, *names])
+            gone = [plan.name for plan in concerned if names.get(plan.device_id) != plan.name]
             ask = gateway.apply(change)
             for name in gone:
                 self.commands.forget(name)

@@ -158,8 +158,6 @@ class Samples:
                 source.heard_whole = self._loop.time()
                 if readings == last:
                     continue
-            if not source.pending:
-                self._dirty.append(source)
             for place, reading in enumerate(readings):
                 if reading is None or reading == last[place]:
                     continue
@@ -167,6 +165,8 @@ class Samples:
                 sample = _sample(source.tags[place], reading, time_ms, source.told[place])
                 if sample is not None:
                     source.told[place] = sample
+                    if not source.pending:
+                        self._dirty.append(source)
                     source.pending.append(sample)
         if self._dirty and self._flush_at is None:
             self._flush_at = self._loop.call_later(self._pause_s, self._on_time)
