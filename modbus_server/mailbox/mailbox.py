@@ -72,14 +72,15 @@ class Mailbox:
         """Write encoded values into their registers, all before anybody can read any."""
         self.inbox.put(values, _now_ms(), time.monotonic())
 
-    def apply(self, change: Change[MailboxPlan]) -> Layout:
+    def lay_out(self, change: Change[MailboxPlan]) -> Layout:
+        """What the registers will be with a change. Takes its time with many tags: to be called in a thread, before `apply`."""
+        return lay_out(self._plans_after(change).values(), self._images)
+
+    def apply(self, change: Change[MailboxPlan], layout: Layout) -> None:
         """Put a new configuration into force; clients stay connected."""
         self._withdraw(change)
-        for device_id in change.removed:
-            del self._plans[device_id]
-        self._plans |= {plan.device_id: plan for plan in change.plans}
+        self._plans = self._plans_after(change)
         self._by_name = {plan.name: plan for plan in self._plans.values()}
-        layout = lay_out(self._plans.values(), self._images)
         self._tags = {(tag.device, tag.name): tag for tag in layout.tags}
         now_s = time.monotonic()
         self.inbox.apply((tag for tag in layout.tags if tag.role is not Role.SHOWN), _now_ms(), now_s)
@@ -88,7 +89,10 @@ class Mailbox:
         self._report(layout.faults)
         self._listen(unknown)
         self._watch_age()
-        return layout
+
+    def _plans_after(self, change: Change[MailboxPlan]) -> dict[int, MailboxPlan]:
+        kept = {device_id: plan for device_id, plan in self._plans.items() if device_id not in change.removed}
+        return kept | {plan.device_id: plan for plan in change.plans}
 
     def save_guard(self, layout: Layout) -> None:
         """Keep on disk what the next start has to be careful with. Waits for the disk: to be called in a thread."""

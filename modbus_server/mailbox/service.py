@@ -122,7 +122,9 @@ class _Running:
             await self._apply(change)
 
     async def _apply(self, change: Change[MailboxPlan]) -> None:
-        layout = self._mailbox.apply(change)
+        loop = asyncio.get_running_loop()
+        layout = await loop.run_in_executor(self._writing, self._mailbox.lay_out, change)
+        self._mailbox.apply(change, layout)
         inbox, display = self._mailbox.inbox, self._mailbox.display
         logger.info("configuration %d: %d tags from registers, %d shown", change.revision, len(inbox), len(display))
-        await asyncio.get_running_loop().run_in_executor(self._writing, self._mailbox.save_guard, layout)
+        await loop.run_in_executor(self._writing, self._mailbox.save_guard, layout)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from pyModbusTCP.client import ModbusClient
 
+from storage.config_store import ConfigStore
+from storage.engine import open_engine
+from storage.migrate import migrate
 from tests.support.brokers import Broker, start_mosquitto, start_nats
 from tests.support.mailbox import BusEar, MailboxPlant, bus_ear, mailbox_plant, register_tag, told
 from tests.support.processes import CHECKOUT, free_port, start_program, wait_until
@@ -346,3 +349,17 @@ def test_two_servers_on_one_data_folder_have_one_mailbox(plant: MailboxPlant, ea
             assert client.write_single_register(100, 5)
             client.close()
             assert second.terminate() == 0
+
+
+def test_a_database_that_comes_later_is_found(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
+    later = plant.folder / "later.sqlite"
+    with plant.server(SQLALCHEMY_DATABASE_URI=f"sqlite:///{later}"):
+        assert client.write_single_register(100, 7)
+        time.sleep(0.7)
+        assert not later.exists()
+        engine = open_engine(f"sqlite:///{later}")
+        migrate(engine)
+        press = {"name": "press", "network": {"modbus_server": {}}, "tags": [register_tag("force", 100)]}
+        ConfigStore(engine).create_device(press)
+        told(ear, "press", "force", 7, "uncertain")
+        engine.dispose()

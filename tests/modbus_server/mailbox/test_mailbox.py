@@ -1,0 +1,164 @@
+"""What the mailbox asks the bus for, and what it takes back."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import orjson
+
+from modbus_server.mailbox.mailbox import MAX_NARROW, Mailbox
+from scada.config import DeviceConfig
+from scada.modbus.limits import Table
+from scada.topics import BusTopics
+from scada.values import Sample
+from storage.config_watch import Change
+from tests.support.bound_tags import bound, mailbox_device, plans, shared_image
+
+
+class NoBus:
+    """Stands where a bus would, and notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.filters: set[str] = set()
+        self.asked: list[tuple[str, frozenset[str]]] = []
+        self.links: dict[str, str | None] = {}
+        self.forgotten: list[object] = []
+        self.told: list[Sample] = []
+        self.handlers: dict[str, Callable[[str, bytes, bool, bool], None]] = {}
+        self.watcher: Callable[[bool], None] = lambda _: None
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        self.watcher = watcher
+
+    def subscribe(self, filters: Iterable[str], handler: Callable[[str, bytes, bool, bool], None]) -> None:
+        new = frozenset(filters)
+        self.filters |= new
+        self.handlers |= dict.fromkeys(new, handler)
+        self.asked.append(("subscribe", new))
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        old = frozenset(filters)
+        self.filters -= old
+        self.asked.append(("unsubscribe", old))
+
+    def publish(self, _: str, samples: Sequence[Sample]) -> None:
+        self.told += samples
+
+    def link(self, device: str, _: bool, error: str | None) -> None:
+        self.links[device] = error
+
+    def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
+        self.forgotten.append(device if tags is None else (device, sorted(tags)))
+
+
+class Rig:
+    """A mailbox over one image and no bus."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bus = NoBus()
+        self.image, images = shared_image()
+        self.mailbox = Mailbox(self.bus, BusTopics(), images, lambda _: None, folder)  # type: ignore[arg-type]
+        self.revision = 0
+
+    def put(self, *devices: DeviceConfig, removed: Iterable[int] = ()) -> None:
+        self.revision += 1
+        change = Change(self.revision, plans(*devices), set(removed))
+        self.mailbox.apply(change, self.mailbox.lay_out(change))
+
+    def hear(self, topic: str, document: object, retained: bool = False) -> None:
+        kind = topic.split("/")[1]
+        handler = next(each for name, each in self.bus.handlers.items() if name.split("/")[1] == kind)
+        handler(topic, b"" if document is None else orjson.dumps(document), retained, False)
+
+    def register(self, address: int) -> int:
+        return int.from_bytes(self.image.read_registers(Table.HOLDING_REGISTER, address, 1), "big")
+
+
+def shown(number: int, register: int = 0) -> DeviceConfig:
+    tag = bound(number, "level", register or number, "out", fed=True, status=40_000 + number)
+    return mailbox_device(number, f"d{number}", tag)
+
+
+OWN = "tagwire/link/modbus_server/+"
+
+
+def test_it_listens_to_the_devices_that_are_shown(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(mailbox_device(1, "in", bound(1, "x", 1)))
+    assert rig.bus.filters == {OWN}
+    rig.put(shown(2))
+    assert rig.bus.filters == {OWN, "tagwire/server/+", "tagwire/data/+/d2", "tagwire/state/+/d2"}
+    rig.put(removed=[2])
+    assert rig.bus.filters == {OWN}
+
+
+def test_with_many_devices_it_listens_to_everything(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(*map(shown, range(1, MAX_NARROW + 1)))
+    assert len(rig.bus.filters) == 2 * MAX_NARROW + 2
+    rig.put(shown(1000))
+    wide = {OWN, "tagwire/server/+", "tagwire/data/+/+", "tagwire/state/+/+"}
+    assert rig.bus.filters == wide
+    rig.put(shown(1001))
+    assert rig.bus.filters == wide
+    assert rig.bus.asked[-1] == ("subscribe", frozenset({"tagwire/state/+/+"})), "retained states have to come again"
+    rig.put(removed=[1000, 1001])
+    assert len(rig.bus.filters) == 2 * MAX_NARROW + 2
+
+
+def test_another_tag_of_a_device_brings_its_state_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(shown(2))
+    rig.bus.watcher(True)
+    rig.hear("tagwire/server/field_server", {"online": True}, True)
+    rig.hear("tagwire/state/field_server/d2", {"level": [5, "good", 1]}, True)
+    rig.bus.asked.clear()
+    tags = [*shown(2).tags, bound(3, "more", 90, "out", fed=True)]
+    rig.put(mailbox_device(2, "d2", *tags))
+    assert ("unsubscribe", frozenset({"tagwire/state/+/d2"})) in rig.bus.asked
+    assert "tagwire/state/+/d2" in rig.bus.filters
+    assert (rig.register(2), rig.register(40_002)) == (5, 0)
+
+
+def test_back_on_the_bus_the_pictures_are_asked_for_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(shown(2))
+    before = set(rig.bus.filters)
+    rig.bus.asked.clear()
+    rig.bus.watcher(True)
+    pictures = frozenset({"tagwire/state/+/d2", "tagwire/server/+"})
+    assert rig.bus.asked == [("unsubscribe", pictures), ("subscribe", pictures)]
+    assert rig.bus.filters == before
+
+
+def test_an_empty_state_takes_the_values_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(shown(2))
+    rig.bus.watcher(True)
+    rig.hear("tagwire/server/field_server", {"online": True})
+    rig.hear("tagwire/data/field_server/d2", [["level", 5, "good", 1]])
+    assert rig.register(40_002) == 0
+    rig.hear("tagwire/state/field_server/d2", None)
+    assert rig.register(40_002) == 2
+
+
+def test_what_was_told_under_names_that_are_gone_is_withdrawn(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(mailbox_device(1, "a", bound(1, "x", 1), bound(2, "y", 2)), mailbox_device(2, "b", bound(3, "x", 3)))
+    rig.put(mailbox_device(1, "a", bound(1, "x", 1)), mailbox_device(2, "c", bound(3, "x", 3)))
+    assert rig.bus.forgotten == [("a", ["y"]), "b"]
+    rig.put(removed=[1])
+    assert rig.bus.forgotten[-1] == "a"
+    rig.hear("tagwire/link/modbus_server/old", {"online": True, "since": 1, "error": None}, True)
+    rig.hear("tagwire/link/modbus_server/c", {"online": True, "since": 1, "error": None}, True)
+    assert rig.bus.forgotten[-1] == "old"
+
+
+def test_a_register_that_becomes_free_goes_to_who_waited_for_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(mailbox_device(1, "a", bound(1, "x", 5)), mailbox_device(2, "b", bound(2, "y", 5)))
+    assert rig.bus.links["a"] is None
+    assert "belongs to a@x already" in str(rig.bus.links["b"])
+    assert [sample.tag for sample in rig.bus.told] == ["x"]
+    rig.put(removed=[1])
+    assert rig.bus.links["b"] is None
+    assert [sample.tag for sample in rig.bus.told] == ["x", "y"]
