@@ -130,6 +130,15 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
             self.response(200, result, description="it has ended", headers=location),
         )
 
+    def importing(self, content: Mapping[str, Any], query: type[Schema], result: Any) -> Callable[[View], View]:
+        """A POST or PUT of a whole file. The view gets the query's arguments."""
+        return _chain(
+            self.problems(400, 409, 412, 413, 415, 422, 507),
+            self.taking(content),
+            self.answering(result, "what was in the file"),
+            self.asking(query),
+        )
+
     def asking(self, query: type[Schema]) -> Callable[[View], View]:
         """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""
         return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]

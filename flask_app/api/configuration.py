@@ -39,20 +39,14 @@ class Configuration(MethodView):
         response.vary.add("Accept")
         return response
 
-    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
     @blueprint.guarded()
-    @blueprint.taking(_FILE)
-    @blueprint.answering(ImportResultSchema, "what was in the file")
-    @blueprint.asking(ImportQuerySchema)
+    @blueprint.importing(_FILE, ImportQuerySchema, ImportResultSchema)
     def post(self, query: dict[str, Any]) -> Response:
         """Import a file: what it names is created or changed, the rest stays (or goes, with mode=replace)."""
         return _import(query)
 
-    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
     @blueprint.guarded()
-    @blueprint.taking(_FILE)
-    @blueprint.answering(ImportResultSchema, "what was in the file")
-    @blueprint.asking(ImportQuerySchema)
+    @blueprint.importing(_FILE, ImportQuerySchema, ImportResultSchema)
     def put(self, query: dict[str, Any]) -> Response:
         """Import a file; the configuration is then what it says (or that and more, with mode=merge)."""
         return _import({"mode": "replace", **query})

@@ -33,10 +33,7 @@ class Table(MethodView):
         response.headers["Content-Disposition"] = 'attachment; filename="tags.csv"'
         return response
 
-    @blueprint.problems(400, 409, 412, 413, 415, 422, 507)
-    @blueprint.taking(_CONTENT)
-    @blueprint.answering(TableResultSchema, "what was in the table")
-    @blueprint.asking(TableImportSchema)
+    @blueprint.importing(_CONTENT, TableImportSchema, TableResultSchema)
     def post(self, query: dict[str, Any]) -> Response:
         """Import tags, all lines or none; tags that exist are changed (or a conflict, with mode=create)."""
         table = spreadsheet.read(raw_body(_MEDIA_TYPE))
