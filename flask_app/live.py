@@ -10,14 +10,15 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from flask import Flask, Response, current_app, request
 
+from flask_app.command_ends import CommandEnds
 from flask_app.database import Stores
-from flask_app.live_commands import LiveCommands, Watch, unanswered
+from flask_app.live_commands import LiveCommands, Watch
 from flask_app.live_values import LiveValues
 from links.bus import Bus
 from links.environment import MqttSettings
@@ -55,6 +56,7 @@ class Live:
     def __init__(self, mqtt: MqttSettings, topics: BusTopics, open_stores: Callable[[], Stores]) -> None:
         self.values = LiveValues(topics)
         self.commands = LiveCommands()
+        self._ends = CommandEnds(self.commands, self.command_log)
         self.waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._mqtt = mqtt
         self._topics = topics
@@ -174,7 +176,7 @@ class Live:
                 log.error("bus: a fault in a task", exc_info=result)
         with contextlib.suppress(TimeoutError):  # a locked database must not keep the program from ending
             async with asyncio.timeout(1.0):
-                await call_in_thread(self._end_all, "ends of commands")
+                await call_in_thread(self._ends.unanswered, "ends of commands")
         await bus.close()
 
     def _on_value(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
@@ -202,7 +204,7 @@ class Live:
                 watches.append(overdue.get_nowait())
             ends: list[Step] = []
             # The database may keep this waiting.
-            await call_in_thread(partial(self._find_ends, watches, ends), "ends of commands")
+            await call_in_thread(partial(self._ends.overdue, watches, ends), "ends of commands")
             for step in ends:
                 log.warning("command %s for %s: %s", step.id, step.device, step.reason)
                 self.commands.take(step)
@@ -210,31 +212,6 @@ class Live:
                     await self._tell(step)
                 except LinkError as error:
                     log.warning("the end of command %s could not be told: %s", step.id, error)
-
-    def _find_ends(self, watches: Iterable[Watch], ends: list[Step]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        late = [watch for watch in watches if not watch.ended]
-        if not late:
-            return
-        try:
-            found = [unanswered(watch, self.command_log().steps(watch.id), now_ms) for watch in late]
-            self.command_log().append([step for step in found if step is not None])
-        except LinkError as error:
-            log.error("the ends of %d commands could not be stored: %s", len(late), error)
-            found = [unanswered(watch, (), now_ms) for watch in late]
-        ends.extend(step for step in found if step is not None)
-
-    def _end_all(self) -> None:
-        """The program ends: nobody will be there to see that a command was never answered."""
-        steps = []
-        for watch in self.commands.unfinished():
-            if not watch.steps and (step := unanswered(watch, (), time.time_ns() // 1_000_000)) is not None:
-                steps.append(step)
-        if steps:
-            try:
-                self.command_log().append(steps)
-            except LinkError as error:
-                log.error("the end of %d commands could not be stored: %s", len(steps), error)
 
     async def _tell(self, step: Step) -> None:
         assert self._bus is not None
