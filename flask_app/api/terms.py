@@ -65,6 +65,6 @@ class Term(MethodView):
 
     @blueprint.deleting()
     def delete(self, term: str) -> Response:
-        """Delete a term; its tags stay, without a term."""
+        """Delete a term that no tag is of."""
         config().delete_term(resource.identity(term, "term"), **resource.guard())
         return resource.gone()
