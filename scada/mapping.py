@@ -186,7 +186,10 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
     for tag in device.tags:
         try:
             plan = _compile_tag(device, tag, endpoint)
-            feed = compile_feed(device, tag, endpoint) if plan is None else None
+            if plan is not None:
+                tags.append(plan)
+                continue
+            feed = compile_feed(device, tag, endpoint)
             setpoint = compile_setpoint(device, tag)
             published = setpoint or (feed and feed.publication)
             if published:
@@ -198,8 +201,6 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
         except ConfigError as error:
             faults.extend(Fault(f"{device.name}@{tag.name}", str(fault)) for fault in error.faults)
             continue
-        if plan is not None:
-            tags.append(plan)
         if feed is not None:
             feeds[tag.name] = feed
         if setpoint is not None:
@@ -236,16 +237,20 @@ def compile_device(device: DeviceConfig) -> DevicePlan | None:
 
 def _compile_tag(device: DeviceConfig, tag: TagConfig, endpoint: Endpoint | None) -> TagPlan | None:
     """The plan of a tag that is read from MQTT; None for any other."""
-    source = next((each for each in tag.bindings if each.direction is not Direction.OUT), None)
-    if source is None or source.protocol != "mqtt":
+    source = None
+    outs: list[OutPlan] = []
+    for binding in tag.bindings:
+        if binding.direction is not Direction.OUT:
+            if binding.protocol != "mqtt":
+                return None
+            source = binding
+    if source is None:
         return None
+    for binding in tag.bindings:
+        if binding.protocol == "modbus":
+            outs.append(compile_out(device, tag, binding, endpoint))
     limits = compile_limits(tag, source)
-    clamps = limits if any(each.action is OutOfLimits.CLAMP for each in limits) else ()
-    outs = [
-        compile_out(device, tag, binding, endpoint)
-        for binding in tag.bindings
-        if binding.protocol == "modbus" and binding.direction is Direction.OUT
-    ]
+    clamps = limits if limits and any(each.action is OutOfLimits.CLAMP for each in limits) else ()
     read = compile_read(tag, source, () if clamps else limits)
     return TagPlan(tag.id, tag.name, tag.deadband, read, clamps, tuple(outs))
 
