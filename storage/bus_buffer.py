@@ -28,7 +28,7 @@ COMPACT_BYTES = 16 * 1024 * 1024
 """An empty buffer whose file is longer is made short again when it is opened."""
 
 _METADATA = MetaData()
-_BATCH = Table(
+BATCHES = Table(
     "bus_batch",
     _METADATA,
     # The writer's numbers, not SQLite's: what comes back from a lost connection takes its old place.
@@ -37,7 +37,7 @@ _BATCH = Table(
     Column("size", Integer, nullable=False),
     Column("payload", LargeBinary, nullable=False),
 )
-_DELETE = delete(_BATCH).where(_BATCH.c.number.between(bindparam("first"), bindparam("last")))
+_DELETE = delete(BATCHES).where(BATCHES.c.number.between(bindparam("first"), bindparam("last")))
 
 
 class BusBuffer:
@@ -59,7 +59,7 @@ class BusBuffer:
         engine = self._engine = open_engine(f"sqlite:///{self._path}")
         with writing(engine) as connection:
             _METADATA.create_all(connection)
-            total, highest = func.coalesce(func.sum(_BATCH.c.size), 0), func.coalesce(func.max(_BATCH.c.number), 0)
+            total, highest = func.coalesce(func.sum(BATCHES.c.size), 0), func.coalesce(func.max(BATCHES.c.number), 0)
             samples, last = connection.execute(select(total, highest)).one()
         if not samples and self._path.stat().st_size > COMPACT_BYTES:
             with storage_errors(), engine.connect() as connection:
@@ -75,13 +75,13 @@ class BusBuffer:
             if added:
                 # A batch may stand there already: taken from here, sent, and come back from a lost connection.
                 rows = [batch._asdict() for batch in added]
-                connection.execute(insert(_BATCH).prefix_with("OR REPLACE"), rows)
+                connection.execute(insert(BATCHES).prefix_with("OR REPLACE"), rows)
             if gone:
                 connection.execute(_DELETE, [{"first": first, "last": last} for first, last in gone])
 
     def read(self, after: int, count: int) -> list[Batch]:
         """The next `count` batches behind the number `after`, in order."""
-        query = select(_BATCH).where(_BATCH.c.number > after).order_by(_BATCH.c.number).limit(count)
+        query = select(BATCHES).where(BATCHES.c.number > after).order_by(BATCHES.c.number).limit(count)
         with reading(self._opened()) as connection:
             return [Batch(*row) for row in connection.execute(query)]
 

@@ -39,11 +39,11 @@ def secure(path: Path) -> None:
     another program still has it open, or when it cannot be moved.
     """
     with _folder_lock(path.parent, fcntl.LOCK_SH):
-        if _damage(path) is None:
+        if damage_of(path) is None:
             return
     with _folder_lock(path.parent, fcntl.LOCK_EX):
         # Another program may have moved it while this one waited.
-        reason = _damage(path)
+        reason = damage_of(path)
         if reason is None:
             return
         if _in_use(path):
@@ -74,7 +74,7 @@ def set_aside(engine: Engine) -> list[Path]:
     return sorted({path.with_name(_without_part(name)) for name in names if name.startswith(start)})
 
 
-def _damage(path: Path) -> str | None:
+def damage_of(path: Path) -> str | None:
     """What is wrong with a file, None when nothing is, or nothing that moving it would mend."""
     try:
         size = path.stat().st_size

@@ -25,11 +25,11 @@ def migrate(engine: Engine) -> None:
     Raises ConfigError when the database was written by a newer program or holds other tables, LinkError when it fails.
     """
     with reading(engine) as connection:
-        if _current(connection) == HEAD:
+        if current_version(connection) == HEAD:
             return
     with writing(engine, _LOCK) as connection:
         # Another program may have done it while this one waited for the lock.
-        if _current(connection) != HEAD:
+        if current_version(connection) != HEAD:
             _upgrade(connection)
 
 
@@ -44,7 +44,7 @@ def alembic_config(connection: Connection | None = None) -> "Config":
     return config
 
 
-def _current(connection: Connection) -> str | None:
+def current_version(connection: Connection) -> str | None:
     """The stored version, None in a new database; ConfigError when this program cannot know it."""
     if not inspect(connection).has_table("alembic_version"):
         return None
@@ -60,7 +60,7 @@ def _upgrade(connection: Connection) -> None:
     # Imported here: Alembic costs 0.1 s and nearly every start has nothing to do.
     from alembic import command
 
-    if _current(connection) is None:
+    if current_version(connection) is None:
         foreign = {"device", "tag"} & set(inspect(connection).get_table_names())
         if foreign:
             raise ConfigError(f"the database holds tables of another program: {', '.join(sorted(foreign))}")

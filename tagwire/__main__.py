@@ -14,6 +14,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "console": "tagwire.console",
         "demo": "tagwire.demo",
+        "doctor": "tagwire.doctor",
         "publish": "tagwire.publish",
         "registers": "tagwire.registers",
     }

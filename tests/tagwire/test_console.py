@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import Broker, start_mosquitto, start_nats
+from tests.support.brokers import Broker, start_mosquitto
 from tests.support.fake_owner import FakeOwner, fake_owner
 from tests.support.processes import clean_environment, free_port, start
 
 CONSOLE = [sys.executable, "-m", "tagwire", "console"]
 
 
-@pytest.fixture(scope="module", params=["mosquitto", "nats"])
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    starter = start_mosquitto if request.param == "mosquitto" else start_nats
-    with starter(tmp_path_factory.mktemp(request.param)) as running:
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with start_mosquitto(tmp_path_factory.mktemp("mosquitto")) as running:
         yield running
 
 
@@ -217,6 +216,21 @@ def test_watch_and_sub_alone_go_on_until_a_signal(broker: Broker, owner: FakeOwn
                 changing.join()
             process.signal(signal.SIGINT)
             assert process.wait() == 0
+
+
+def test_the_same_over_the_embedded_broker(nats: Broker) -> None:
+    with fake_owner(nats.port) as owner:
+        owner.server(True)
+        for number in range(150):
+            owner.state(f"boiler{number:03}", temperature=number)
+        typed = "list --all\nset boiler007@temperature 5\nget boiler149@*\nservers\nread boiler001@temperature\n"
+        done = console(nats, typed=typed)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows[:150]] == [[f"boiler{number:03}@temperature", str(number)] for number in range(150)]
+    assert [row[1] for row in rows[150:154]] == list(owner.way)
+    assert [row[:2] for row in rows[154:156]] == [["boiler149@temperature", "149"], ["field_server", "online"]]
+    assert rows[156][0] == "boiler001@temperature"
 
 
 def test_nobody_answers_a_command(mosquitto: Broker) -> None:
