@@ -15,7 +15,7 @@ from links.environment import BusSettings, MqttSettings, open_environment, read_
 from scada.errors import ConfigError, Fault, LinkError
 from scada.topics import BusTopics
 from tagwire.bus_visit import BusVisit, reach
-from tagwire.console_commands import EXIT_FAILED, EXIT_USAGE, carry_out, carry_out_alone
+from tagwire.console_commands import COMMANDS, EXIT_FAILED, EXIT_USAGE, carry_out, carry_out_alone
 from tagwire.console_output import Output
 from tagwire.console_session import Session
 from tagwire.console_values import Pattern
@@ -23,6 +23,8 @@ from tagwire.console_values import Pattern
 T = TypeVar("T")
 
 NAME: Final = "console"
+EXIT_INTERRUPTED: Final = 130
+"""As shells have it: 128 and the number of SIGINT."""
 FIRST_LOOK_S = 1.0
 """How long the first prompt waits for the broker."""
 _ENDING_S = 3.0
@@ -63,7 +65,8 @@ class Console:
                 return self._run_commands(command)
             return self._run_prompt()
         except KeyboardInterrupt:
-            return 0
+            name = command.partition(" ")[0]
+            return 0 if name in COMMANDS and COMMANDS[name].lasts else EXIT_INTERRUPTED
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_ENDING_S)

@@ -185,7 +185,7 @@ def test_subscriptions_print_changes_until_they_are_given_back(broker: Broker, o
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("sub temp pump@*\nservers\nwait 60\n")
+        process.stdin.write("sub setpoint\nsub temp pump@*\nunsub setpoint\nservers\nwait 60\n")
         assert process.stdout.readline().startswith("field_server\tonline")
         owner.data(
             "boiler", ["temperature", 80.0, "good", 1_763_712_000_000], ["setpoint", 1, "good", 1_763_712_000_000]
@@ -231,6 +231,14 @@ def test_the_same_over_the_embedded_broker(nats: Broker) -> None:
     assert [row[1] for row in rows[150:154]] == list(owner.way)
     assert [row[:2] for row in rows[154:156]] == [["boiler149@temperature", "149"], ["field_server", "online"]]
     assert rows[156][0] == "boiler001@temperature"
+
+
+def test_ctrl_c_while_a_verdict_is_waited_for_is_no_success(mosquitto: Broker) -> None:
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=mosquitto.port)
+    with start([*CONSOLE, "set", "ghost@tag", "1"], env) as process:
+        time.sleep(2)
+        process.signal(signal.SIGINT)
+        assert process.wait() == 130
 
 
 def test_nobody_answers_a_command(mosquitto: Broker) -> None:
