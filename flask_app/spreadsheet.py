@@ -18,6 +18,7 @@ from werkzeug.exceptions import BadRequest
 
 from flask_app.bodies import parse_json
 from scada.errors import ConfigError, Conflict, Fault
+from scada.paths import compile_path
 from scada.registry import PROTOCOLS
 from scada.schema import fields
 
@@ -29,11 +30,15 @@ Place = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: where its cells stand in a tag's document. `kind` is str, int, float, bool or dict (JSON in the cell)."""
+    """One column: where its cells stand in a tag's document. `kind` is str, int, float, bool or dict (JSON in the cell).
+
+    An empty cell gives nothing; where an empty text means something, `blank` is how it is written.
+    """
 
     name: str
     place: Place
     kind: type
+    blank: str = ""
 
 
 @cache
@@ -48,7 +53,9 @@ def columns() -> tuple[Column, ...]:
         own.append(Column(f"{protocol.name}.direction", (*base, "direction"), str))
         for field in fields(protocol.address):
             kind = dict if field.many else str if issubclass(field.kind, StrEnum) else field.kind
-            own.append(Column(f"{protocol.name}.{field.name}", (*base, "address", field.name), kind))
+            # The whole payload's path is "" or $, as one likes.
+            blank = "$" if kind is str and field.spec.check is compile_path else ""
+            own.append(Column(f"{protocol.name}.{field.name}", (*base, "address", field.name), kind, blank))
         own += _value_columns(f"{protocol.name}.", base)
         own.append(Column(f"{protocol.name}.period_ms", (*base, "period_ms"), int))
         own.append(Column(f"{protocol.name}.scan", (*base, "scan"), str))
@@ -190,6 +197,8 @@ def _document(header: list[Column], cells: list[str], comma: bool) -> tuple[dict
 
 def _value(column: Column, cell: str, comma: bool) -> Any:
     """What a cell means. `comma`: a number may have a decimal comma, as where cells are parted by semicolons."""
+    if cell == column.blank:
+        return ""
     if column.kind is str:
         return cell[1:] if cell[0] == "'" and cell[1:2] in ("'", *_FORMULA) else cell
     text = cell.strip()
@@ -220,7 +229,7 @@ def _cell(column: Column, value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = str(value)
+    text = str(value) or column.blank
     return "'" + text if column.kind is str and text.startswith(("'", *_FORMULA)) else text
 
 

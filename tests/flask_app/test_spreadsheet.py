@@ -67,6 +67,7 @@ def test_what_was_exported_comes_back_the_same(plant: FlaskClient) -> None:
             ],
         },
         {"name": "bare", "description": "'=x", "unit": "-"},
+        {"name": "scalar", "bindings": [{"protocol": "mqtt", "direction": "in", "address": {"path": ""}}]},
     ]
     assert plant.post("/api/v1/devices/boiler/tags", json=tags).status_code == 201
     exported = plant.get("/api/v1/tags.csv").text
