@@ -63,7 +63,6 @@ class Inbox:
         news = [held for tag in tags if (held := self._held.get(tag)) is not None]
         for held in news:
             held.written_s = now_s
-            held.is_stale = False
         self._tell(news, time_ms, now_s)
 
     def put(self, values: Sequence[tuple[BoundTag, bytes]], time_ms: int, now_s: float) -> None:

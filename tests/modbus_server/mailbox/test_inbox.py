@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Sequence
 
+import pytest
+
 from modbus_server.mailbox.inbox import Inbox
 from modbus_server.mailbox.plans import BoundTag
 from scada.config import LimitsConfig, ScalingConfig, TagConfig
@@ -146,8 +148,9 @@ def test_another_configuration_tells_only_what_it_changes() -> None:
     assert list(box.inbox.told("A")) == ["renamed", "y"]
 
 
-def test_what_a_command_writes_is_told_too() -> None:
-    box = Box(bound(1, "x", 5, "inout", type=FLOAT, own_scaling=ScalingConfig(2, 1)))
+@pytest.mark.parametrize("whose", ["scaling", "own_scaling"])
+def test_what_a_command_writes_is_told_too(whose: str) -> None:
+    box = Box(bound(1, "x", 5, "inout", type=FLOAT, **{whose: ScalingConfig(2, 1)}))
     box.news()
     tag = box.tags["x"]
     assert tag.encode is not None

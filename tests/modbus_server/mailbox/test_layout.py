@@ -1,16 +1,22 @@
 """Which registers belong to which tag, and what collides."""
 
+from pathlib import Path
+
 import pytest
 
 from modbus_server.mailbox.layout import Index
 from modbus_server.mailbox.plans import Role
+from scada.errors import ConfigError
 from scada.modbus.image import Image, Span, UnitMap
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType
 from scada.protocols.mailbox import MailboxAddress
-from scada.registry import PROTOCOLS
 from scada.values import DataType
+from storage.config_store import ConfigStore
+from storage.engine import open_engine
+from storage.migrate import migrate
 from tests.support.bound_tags import bound, fault_texts, laid_out, mailbox_device, names, shared_image
+from tests.support.mailbox import register_tag
 
 FLOAT = RegisterType.FLOAT32
 
@@ -124,7 +130,17 @@ def test_what_clients_cannot_write_is_for_direction_out_only(table: Table) -> No
     kind = RegisterType.BOOL if table.is_bits else RegisterType.UINT16
     layout = laid_out(images, mailbox_device(1, "A", bound(1, "x", 1, "inout", table=table, type=kind)))
     assert fault_texts(layout) == [f"A@x: table: clients cannot write a {table}: direction out only"]
-    assert PROTOCOLS["modbus_server"].directed is not None
+
+
+@pytest.mark.parametrize("direction", ["in", "inout"])
+def test_the_configuration_refuses_that_at_once(tmp_path: Path, direction: str) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/db.sqlite")
+    migrate(engine)
+    tag = register_tag("x", 1, direction, table="input_register")
+    with pytest.raises(ConfigError) as refused:
+        ConfigStore(engine).create_device({"name": "A", "network": {"modbus_server": {}}, "tags": [tag]})
+    assert [fault.field for fault in refused.value.faults] == ["tags.0.bindings.0.address.table"]
+    engine.dispose()
 
 
 def test_a_status_inside_the_value_is_refused_in_the_configuration() -> None:

@@ -82,7 +82,8 @@ def test_what_a_client_writes_is_told_on_the_bus(plant: MailboxPlant, ear: BusEa
         assert client.write_single_register(100, words(-3.0)[0])
         halfway = struct.unpack(">f", struct.pack(">HH", words(-3.0)[0], words(2.5)[1]))[0]
         told(ear, "press", "force", halfway)
-        wait_until(lambda: ear.retained("tagwire/state/modbus_server/press")["force"][0] == halfway, 10, "the state")
+        state = "tagwire/state/modbus_server/press"
+        wait_until(lambda: (ear.retained(state) or {"force": [None]})["force"][0] == halfway, 10, "the state")
         assert ear.retained("tagwire/link/modbus_server/press")["online"] is True
         client.close()
 
