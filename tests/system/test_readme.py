@@ -89,8 +89,8 @@ def reader(tmp_path: Path) -> Reader:
 
 
 def test_the_walk_through(reader: Reader) -> None:
-    steps = blocks(section("Try it"))
-    assert len(steps) >= 6
+    steps = blocks(section("Try it")) + blocks(section("Devices that are asked"))
+    assert len(steps) >= 9
     with start([sys.executable, "-m", "tagwire", "up"], reader.env) as process:
         process.wait_ready()
         for command, wanted in steps:
@@ -123,7 +123,9 @@ def test_what_counts_as_the_same_output() -> None:
 def test_the_three_shells_in_any_order(reader: Reader, mosquitto: Broker) -> None:
     commands = [command for command, _ in blocks(section("Three shells"))]
     assert len(commands) == 3
-    for name in ("flask_app", "modbus_server", "mqtt_server", "links", "scada", "storage", "drivers", "tagwire"):
+    for name in (
+        "flask_app", "modbus_server", "mqtt_server", "field_server", "links", "scada", "storage", "drivers", "tagwire",
+    ):  # fmt: skip
         shutil.copytree(
             CHECKOUT / name,
             reader.folder / name,
