@@ -13,6 +13,7 @@ from functools import partial
 from drivers.registry import load_drivers
 from field_server.commands import FieldCommands
 from field_server.field import Field
+from field_server.leftovers import Leftovers
 from field_server.plans import DevicePlan, compile_device
 from field_server.settings import Settings
 from links.bus import Bus
@@ -66,6 +67,7 @@ async def serve(settings: Settings) -> None:
         steps = StepWriter(CommandLog(engine), writing)
         performer = FieldCommands(field, drivers)
         desk = CommandDesk(bus, topics, performer, steps.store, answers_unknown=settings.shard.count == 1)
+        leftovers = Leftovers(bus, topics, settings.owner, field.reads)
         compiler = partial(compile_device, drivers=drivers, periods_ms=settings.periods_ms)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compiler, reading)
         try:
@@ -75,6 +77,7 @@ async def serve(settings: Settings) -> None:
                     tasks.create_task(steps.run(), name="steps of commands"),
                     tasks.create_task(desk.run(), name="commands"),
                     tasks.create_task(follow(field, bus, watch), name="configuration"),
+                    tasks.create_task(leftovers.clear(), name="leftovers"),
                 ]
                 await stop.wait()
                 log.info("stopping")

@@ -36,6 +36,11 @@ class Field:
         """The plan of the device called `name`."""
         return self._by_name.get(name)
 
+    def reads(self, name: str) -> bool:
+        """Whether the device called `name` is one of ours."""
+        plan = self._by_name.get(name)
+        return plan is not None and bool(plan.parts)
+
     def last(self, name: str, tag: str) -> Sample | None:
         """The sample of a device's tag that was told last."""
         plan = self._by_name.get(name)

@@ -7,19 +7,18 @@ before a write is told before that write, never after.
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from drivers.contract import Driver, Link, Refusal
 from field_server.breaker import Breaker
 from field_server.connects import Connects
+from field_server.errands import Action, Errands
 from field_server.plans import Part
 from field_server.sink import Sink
 from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_jobs, make_turns, plan_document
 from links.backoff import Backoff
-from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError
+from scada.errors import DeviceRefused, LinkError, ProtocolError
 from scada.values import BadValue, Reason, Sample, Value
 
 log = logging.getLogger(__name__)
@@ -37,16 +36,6 @@ READS_WAIT_S = 0.5
 _FIRST = 0.0
 """Before every time there is."""
 
-Action = Callable[[Link], Awaitable[None]]
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """Something to do on the link ahead of reading."""
-
-    action: Action
-    done: asyncio.Future[None]
-
 
 class Poller:
     """Reads every device behind one link. Its methods are called in the loop that `run` runs in."""
@@ -61,7 +50,8 @@ class Poller:
         self._reopen = False
         self._devices: dict[int, DeviceTurns] = {}
         self._agenda = Agenda()
-        self._work: deque[_Work] = deque()
+        self._wake = asyncio.Event()
+        self._errands = Errands(self._wake.set)
         self._breakers: dict[int, Breaker] = {}
         self._silences: dict[int, int] = {}
         """By unit: requests without an answer since its last one."""
@@ -70,9 +60,7 @@ class Poller:
         self._link_error = "not connected yet"
         self._answered = False
         """Something answered since the link was opened: only then is opening it again at once worth while."""
-        self._wake = asyncio.Event()
         self._read_came_last = True
-        self._ended = False
 
     @property
     def devices(self) -> Iterable[int]:
@@ -112,15 +100,9 @@ class Poller:
     async def perform(self, action: Action) -> None:
         """Do something on the link before the next read, once it is connected; raises what the action raises.
 
-        Waits until the link is there: give it a deadline. Cancelled before it begins, it is not done at all. Raises LinkError
-        when the link is given up.
+        Waits until the link is there: give it a deadline (`Errands.perform`).
         """
-        if self._ended:
-            raise _given_up()
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._work.append(_Work(action, done))
-        self._wake.set()
-        await done
+        await self._errands.perform(action)
 
     async def read_now(self, link: Link, device_id: int, tags: Sequence[str]) -> list[Sample]:
         """Within `perform`: read tags of a device at once; their samples, which are told to everybody as well.
@@ -146,10 +128,7 @@ class Poller:
                     log.exception("a fault in the link of %s", ", ".join(self._names) or "no device")
                     await self._start_over()
         finally:
-            self._ended = True
-            for work in self._work:
-                if not work.done.done():
-                    work.done.set_exception(_given_up())
+            self._errands.close()
             await self._link.close()
 
     @property
@@ -174,13 +153,14 @@ class Poller:
         if self._reopen:
             await self._open_again()
         at = self._agenda.next_at()
-        if self._work and (self._link.connected or now >= self._retry_at):
+        if self._errands and (self._link.connected or now >= self._retry_at):
             if self._read_came_last or at is None or now - at < READS_WAIT_S:
                 self._read_came_last = False
-                await self._do(self._work.popleft())
+                if self._link.connected or await self._connect():
+                    await self._errands.do_next(self._link)
                 return
             self._read_came_last = True
-        elif self._work:
+        elif self._errands:
             at = min(self._retry_at, at or self._retry_at)
         if at is None or at > now:
             await self._sleep_until(at)
@@ -374,30 +354,6 @@ class Poller:
         self._answered = False
         return True
 
-    async def _do(self, work: _Work) -> None:
-        """One piece of work; its fault is the asker's, and the link goes on."""
-        if work.done.done():
-            return
-        if not self._link.connected and not await self._connect():
-            self._work.appendleft(work)
-            return
-        result: BaseException | None = _given_up()  # what the asker is told when this task is cancelled meanwhile
-        try:
-            await work.action(self._link)
-            result = None
-        except (LinkError, ProtocolError, DeviceRefused, ConfigError, BadValue, KeyError) as error:
-            result = error
-        except Exception as error:
-            result = error
-            raise
-        finally:
-            if work.done.done():
-                pass  # nobody waits for it any more
-            elif result is None:
-                work.done.set_result(None)
-            else:
-                work.done.set_exception(result)
-
     async def _open_again(self) -> None:
         """The network's settings changed: a link with the new ones."""
         self._reopen = False
@@ -429,7 +385,3 @@ class Poller:
         """An answer that is still under way is nobody's any more."""
         for turn in device.turns:
             turn.alive = False
-
-
-def _given_up() -> LinkError:
-    return LinkError("its link was given up: the configuration changed, or the program ends")

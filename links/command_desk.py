@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from links.bus import Bus
+from links.logs import Rationed
 from scada.command_book import Admission, CommandBook
 from scada.command_messages import BadCommand, decode_call, decode_set, encode_feedback
 from scada.commands import Call, Command, CommandState, Step, answer_of
@@ -85,6 +86,7 @@ class CommandDesk:
         self._changed = asyncio.Event()
         self._fresh_from = float("inf")
         self._failure = ""
+        self._refusals = Rationed(log)
         bus.watch(self._on_bus)
         bus.subscribe([topics.set("+")], self._on_set)
         bus.subscribe([topics.call("+")], self._on_call)
@@ -119,14 +121,14 @@ class CommandDesk:
         device = topic.rpartition("/")[2]
         if retained:
             # A retained command would act again whenever somebody connects.
-            log.warning("command on %s refused: it is retained; clear it there", topic)
+            self._refusals.warning("command on %s refused: it is retained; clear it there", topic)
             return
         now_ms = time.time_ns() // 1_000_000
         try:
             is_fresh = time.monotonic() >= self._fresh_from
             command = decode_set(payload, device, now_ms, uuid.uuid4().hex, must_expire=not is_fresh)
         except BadCommand as error:
-            log.warning("command on %s refused: %s", topic, error)
+            self._refusals.warning("command on %s refused: %s", topic, error)
             if error.command is not None and self._is_for_me(error.command):
                 self._admit(self._book.refuse(error.command, str(error), now_ms, time.monotonic()), error.command)
             return
@@ -179,7 +181,7 @@ class CommandDesk:
 
     def _admit(self, admission: Admission, command: Command) -> None:
         if admission.refusal:
-            log.warning("command for %s refused: %s", command.device, admission.refusal)
+            self._refusals.warning("command for %s refused: %s", command.device, admission.refusal)
         self._tell(admission.steps)
         for step in admission.steps:
             ended = self._running.get(step.id) if step.final else None
@@ -220,12 +222,12 @@ class CommandDesk:
     def _on_call(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         device = topic.rpartition("/")[2]
         if retained or repeat:
-            log.warning("call on %s refused: it is %s", topic, "retained" if retained else "repeated")
+            self._refusals.warning("call on %s refused: it is %s", topic, "retained" if retained else "repeated")
             return
         try:
             call = decode_call(payload, device, time.time_ns() // 1_000_000, uuid.uuid4().hex)
         except BadValue as error:
-            log.warning("call on %s refused: %s", topic, error)
+            self._refusals.warning("call on %s refused: %s", topic, error)
             return
         config = self._performer.device(device)
         if config is None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 
 REPEAT_S = 60.0
 """A line that was just logged is counted instead of repeated for this long."""
@@ -27,6 +28,29 @@ class Collapse(logging.Filter):
             record.msg, record.args = f"{line[1]} ({self._held} more times since)", ()
         self._last, self._since, self._held = line, record.created, 0
         return True
+
+
+class Rationed:
+    """Lines of one kind that others cause: the first ones of each minute are written, the others are counted."""
+
+    def __init__(self, log: logging.Logger, most: int = 10) -> None:
+        self._log = log
+        self._most = most
+        self._written = self._held = 0
+        self._until = 0.0
+
+    def warning(self, text: str, *args: object) -> None:
+        """Write a line, or count it."""
+        now = time.monotonic()
+        if now >= self._until:
+            if self._held:
+                self._log.warning("%d more lines like the last ones were not written", self._held)
+            self._written, self._held, self._until = 0, 0, now + REPEAT_S
+        if self._written < self._most:
+            self._written += 1
+            self._log.warning(text, *args)
+        else:
+            self._held += 1
 
 
 def start_logging() -> None:

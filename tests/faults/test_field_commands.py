@@ -16,6 +16,7 @@ from tests.support.brokers import Broker, start_mosquitto
 from tests.support.bus_watch import BusWatch, now_ms, watch_bus
 from tests.support.fault_device import FaultDevice
 from tests.support.field_plant import FieldPlant, build_field_plant, tag
+from tests.support.soak import rounds
 
 VERIFIED = ["accepted", "sent", "acknowledged", "verified"]
 
@@ -277,7 +278,7 @@ async def test_an_answer_that_was_asked_for_before_the_write_does_not_overwrite_
 ) -> None:
     await ready(plant, watch, device)
     await device.set_mode("delay", 0.15)
-    for number in range(1, 9):
+    for number in range(1, rounds(5, 30)):
         await asyncio.sleep(0.03 * number)
         begun = len(watch.of("boiler", "a"))
         assert (await plant.verdict(watch, watch.set("boiler", "a", number)))["state"] == "verified"
@@ -292,15 +293,16 @@ async def test_a_burst_of_a_thousand_commands(plant: FieldPlant, watch: BusWatch
     await plant.start()
     await plant.wait(lambda: watch.quality("boiler", "beat") == watch.quality("boiler", "t999") == "good", "read")
     begun = time.monotonic()
-    commands = [watch.set("boiler", f"t{number}", number + 1, expires_ms=now_ms() + 20_000) for number in range(1000)]
-    await plant.wait(lambda: all(watch.final(command) for command in commands), "verdicts", 25)
+    commands = [watch.set("boiler", f"t{number}", number + 1, expires_ms=now_ms() + 60_000) for number in range(1000)]
+    for command in commands:
+        await plant.verdict(watch, command, 60)
     print(f"1,000 commands: {time.monotonic() - begun:.2f} s")
     assert {watch.steps(command)[-1] for command in commands} == {"verified"}
     assert device.registers[:1000] == list(range(1, 1001))
     beats = [seen.time_s for seen in device.seen if seen.pdu[:3] == bytes.fromhex("0307d0")]
     pauses = [after - before for before, after in itertools.pairwise(beats)]
     print(f"longest pause between reads: {max(pauses):.2f} s")
-    assert max(pauses) < 2.0
+    assert max(pauses) < 3.0
     await plant.wait(
         lambda: sum(len(CommandLog(plant.engine).steps(command)) for command in commands[::100]) == 40, "stored"
     )

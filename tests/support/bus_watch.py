@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ class BusWatch:
     def __init__(self, port: int, root: str = "tagwire", *, session: bool = False) -> None:
         """`session`: a persistent one, which misses nothing while the broker is away or restarted."""
         self.root = root
+        self._port = port
         self.samples: list[Heard] = []
         self.states: dict[str, dict[str, list[Any]]] = {}
         self.links: list[tuple[float, str, bool, str | None]] = []
@@ -92,6 +93,17 @@ class BusWatch:
     def publish(self, topic: str, payload: bytes | str, *, retain: bool = False, qos: int = 1) -> None:
         """A message on a topic under the root, acknowledged by the broker when this returns."""
         self._client.publish(f"{self.root}/{topic}", payload, qos, retain).wait_for_publish(10)
+
+    def flood(self, messages: Iterable[tuple[str, bytes | str]], *, retain: bool = False) -> None:
+        """Many messages as fast as the broker takes them, from a connection of their own."""
+        client = Client(CallbackAPIVersion.VERSION2)
+        client.max_inflight_messages_set(1000)
+        client.connect("127.0.0.1", self._port)
+        client.loop_start()
+        for sent in [client.publish(f"{self.root}/{topic}", payload, 1, retain) for topic, payload in messages]:
+            sent.wait_for_publish(30)
+        client.disconnect()
+        client.loop_stop()
 
     def set(self, device: str, tag: str = "", value: Any = None, **more: Any) -> str:
         """Send a command; its id. `more` replaces fields of the message, `id` among them, or leaves out those that are None."""

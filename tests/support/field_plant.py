@@ -144,13 +144,17 @@ class Ledger:
     def lies(self, register: int, samples: Iterable[Heard], age_ms: int = 1500) -> list[Heard]:
         """The good samples whose value did not stand in the register within `age_ms` before their own time."""
         changes = self._changes[register]
-        spans: dict[int, tuple[int, int]] = {}
+        spans: dict[int, list[tuple[int, int]]] = {}
         for (begun, value), (ended, _) in zip(changes, [*changes[1:], (1 << 60, 0)], strict=True):
-            spans[value] = begun, ended
+            spans.setdefault(value, []).append((begun, ended))
         return [
             each
             for each in samples
-            if each.quality == "good" and not _overlaps(spans.get(each.value), each.time_ms - age_ms, each.time_ms)
+            if each.quality == "good"
+            and not any(
+                begun <= each.time_ms + 5 and ended >= each.time_ms - age_ms
+                for begun, ended in spans.get(each.value, ())
+            )
         ]
 
     async def _run(self) -> None:
@@ -163,13 +167,10 @@ class Ledger:
     def _count(self, number: int) -> None:
         time_ms = time.time_ns() // 1_000_000
         for place, register in enumerate(self._registers):
-            value = 10_000 * (place + 1) + number % 10_000
+            step = 60_000 // len(self._registers)
+            value = 1 + step * place + number % step
             self._device.registers[register] = value
             self._changes[register].append((time_ms, value))
-
-
-def _overlaps(span: tuple[int, int] | None, begun: int, ended: int) -> bool:
-    return span is not None and span[0] <= ended + 5 and begun <= span[1]
 
 
 def rss(process: Process) -> int:
