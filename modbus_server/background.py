@@ -44,8 +44,7 @@ async def _wait_for(uri: str, stop: asyncio.Event) -> bool:
     if _IN_MEMORY.match(uri):
         return False
     found = _SQLITE_FILE.match(uri)
-    path = None if found is None else Path(found[1])
-    while path is not None and not await asyncio.to_thread(path.exists):
+    while found is not None and not _is_there(found[1]):
         try:
             async with asyncio.timeout(LOOK_S):
                 await stop.wait()
@@ -53,6 +52,10 @@ async def _wait_for(uri: str, stop: asyncio.Event) -> bool:
         except TimeoutError:
             continue
     return True
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()  # microseconds: a thread would cost clients more
 
 
 def _load() -> Callable[..., Awaitable[None]]:
