@@ -185,15 +185,17 @@ def test_subscriptions_print_changes_until_they_are_given_back(broker: Broker, o
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("sub setpoint\nsub temp pump@*\nunsub setpoint\nservers\nwait 60\n")
-        assert process.stdout.readline().startswith("field_server\tonline")
-        owner.data(
-            "boiler", ["temperature", 80.0, "good", 1_763_712_000_000], ["setpoint", 1, "good", 1_763_712_000_000]
-        )
-        owner.data("pump", ["speed", None, "bad", 1_763_712_000_000, {"reason": "comm_failure", "late": True}])
-        assert process.stdout.readline() == "boiler@temperature\t80.0\tgood\t2025-11-21T08:00:00.000Z\n"
-        assert process.stdout.readline() == "pump@speed\tnull\tbad (comm_failure) late\t2025-11-21T08:00:00.000Z\n"
-        process.kill()
+        try:
+            process.stdin.write("sub setpoint\nsub temp pump@*\nunsub setpoint\nservers\nwait 60\n")
+            assert process.stdout.readline().startswith("field_server\tonline")
+            owner.data(
+                "boiler", ["temperature", 80.0, "good", 1_763_712_000_000], ["setpoint", 1, "good", 1_763_712_000_000]
+            )
+            owner.data("pump", ["speed", None, "bad", 1_763_712_000_000, {"reason": "comm_failure", "late": True}])
+            assert process.stdout.readline() == "boiler@temperature\t80.0\tgood\t2025-11-21T08:00:00.000Z\n"
+            assert process.stdout.readline() == "pump@speed\tnull\tbad (comm_failure) late\t2025-11-21T08:00:00.000Z\n"
+        finally:
+            process.kill()
 
 
 def test_watch_and_sub_alone_go_on_until_a_signal(broker: Broker, owner: FakeOwner) -> None:

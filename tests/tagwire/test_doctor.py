@@ -259,34 +259,41 @@ def test_a_broker_with_a_narrow_window(plant: Plant, tmp_path: Path) -> None:
     assert {each["where"] for each in found if each["level"] == "fault"} == {"field_server", "mqtt_server"}
 
 
+@contextmanager
+def forgotten(plant: Plant, table: str, topic: str, payload: str) -> Iterator[None]:
+    """What a test leaves in a table and at the broker is taken away, however it ends."""
+    try:
+        yield
+    finally:
+        plant.run("publish", "--retain", topic, payload)
+        with plant.store.engine.begin() as connection:
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
 def test_a_retained_command_and_how_to_clear_it(plant: Plant) -> None:
-    plant.run("publish", "--retain", "tagwire/set/plc", '{"tag": "x", "value": 1}')
-    wait_until(lambda: len(plant.doctor()) == 2, 30, "it was also a command that failed")
-    found = plant.doctor()
-    finding = only(
-        [each for each in found if each["level"] == "fault"], "commands", "tagwire/set/plc", "retained command"
-    )
-    failed = [each for each in found if each["level"] == "warning"]
-    only(failed, "commands", "plc@x", "1 failed in the last 10 minutes", "warning")
-    assert "is read only" in failed[0]["message"]
-    advised = finding["advice"].removeprefix("Clear it: tagwire ").replace("''", "").split()
-    assert plant.run(*advised[:2], "", *advised[2:]).returncode == 0
-    with plant.store.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM command_step")
+    with forgotten(plant, "command_step", "tagwire/set/plc", ""):
+        plant.run("publish", "--retain", "tagwire/set/plc", '{"tag": "x", "value": 1}')
+        wait_until(lambda: len(plant.doctor()) == 2, 30, "it was also a command that failed")
+        found = plant.doctor()
+        faults = [each for each in found if each["level"] == "fault"]
+        finding = only(faults, "commands", "tagwire/set/plc", "retained command")
+        failed = [each for each in found if each["level"] == "warning"]
+        only(failed, "commands", "plc@x", "1 failed in the last 10 minutes", "warning")
+        assert "is read only" in failed[0]["message"]
+        advised = finding["advice"].removeprefix("Clear it: tagwire ").replace("''", "").split()
+        assert plant.run(*advised[:2], "", *advised[2:]).returncode == 0
+        assert [each["check"] for each in plant.doctor()] == ["commands"]
     assert plant.doctor() == []
 
 
 def test_values_that_were_rejected(plant: Plant) -> None:
-    plant.run("publish", "plant/sensor", '{"t": "hot"}')
-    wait_until(lambda: len(plant.doctor()) == 2, 30, "the tag is bad, and the value was rejected")
-    bad, rejected = plant.doctor()
-    only([bad], "tags", "sensor@t", "is bad (config_error)")
-    only(
-        [rejected], "rejects", "plant/sensor", "1 values were rejected in the last 10 minutes (1 wrong_type)", "warning"
-    )
-    with plant.store.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM reject")
-    plant.run("publish", "plant/sensor", '{"t": 8}')
+    with forgotten(plant, "reject", "plant/sensor", '{"t": 8}'):
+        plant.run("publish", "plant/sensor", '{"t": "hot"}')
+        wait_until(lambda: len(plant.doctor()) == 2, 30, "the tag is bad, and the value was rejected")
+        bad, rejected = plant.doctor()
+        only([bad], "tags", "sensor@t", "is bad (config_error)")
+        message = "1 values were rejected in the last 10 minutes (1 wrong_type)"
+        only([rejected], "rejects", "plant/sensor", message, "warning")
     wait_until(lambda: plant.doctor() == [], 30, "all is well again")
 
 
