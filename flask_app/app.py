@@ -5,16 +5,17 @@ from typing import Any
 
 import click
 import werkzeug.exceptions
-from click.core import ParameterSource
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 
 from flask_app import errors, live, metrics, pages
 from flask_app.database import Database
 from flask_app.documentation import Documentation
+from flask_app.flask_command import port_faults, warn_of_port
 from flask_app.json_provider import OrjsonProvider
 from flask_app.probe import EXTENSION, Prober
 from flask_app.settings import Settings
+from links.environment import exit_on_config_error
 from scada.errors import ConfigError, Fault, LinkError, NotFound
 from scada.topics import BusTopics
 from storage.engine import INSTANCE_FOLDER
@@ -34,12 +35,29 @@ _GIVEN = (
 def create_app(settings: Settings | None = None) -> Flask:
     """The application with its database opened, if that answers; else requests get 503 until it does.
 
-    Without `settings` they come from the environment. Raises ConfigError for wrong settings and for a database that is not ours.
+    Without `settings` they come from the environment. Raises ConfigError for wrong settings and for a database that is not
+    ours; within flask's own command that is a message and exit code 2, as is a port that is taken.
     """
-    is_served_by_flask = settings is None and click.get_current_context(silent=True) is not None
-    if settings is None:
+    if settings is not None:
+        return _build(settings)
+    context = click.get_current_context(silent=True)
+    return _build(Settings.from_env()) if context is None else _build_for_command(context)
+
+
+@exit_on_config_error
+def _build_for_command(context: click.Context) -> Flask:
+    port = port_faults(context)
+    try:
         settings = Settings.from_env()
-        _warn_of_port(settings)
+    except ConfigError as error:
+        raise ConfigError([*error.faults, *port]) from None
+    if port:
+        raise ConfigError(port)
+    warn_of_port(context, settings.port)
+    return _build(settings, is_served_by_flask=True)
+
+
+def _build(settings: Settings, *, is_served_by_flask: bool = False) -> Flask:
     app = Flask("flask_app", instance_path=str(INSTANCE_FOLDER), static_folder=None)
     app.json = OrjsonProvider(app)
     app.config.update(
@@ -69,19 +87,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     except LinkError as error:
         _log.error("%s; requests are refused until it answers", error)
     return app
-
-
-def _warn_of_port(settings: Settings) -> None:
-    """`flask run` has a setting of its own for its port, and has read it before it asks for the application."""
-    context = click.get_current_context(silent=True)
-    if context is None or context.get_parameter_source("port") is not ParameterSource.DEFAULT:
-        return
-    if settings.port != context.params["port"]:
-        _log.warning(
-            "flask run listens on port %d: it reads FLASK_RUN_PORT, not FLASK_APP_PORT (%d)",
-            context.params["port"],
-            settings.port,
-        )
 
 
 def _guard(app: Flask, settings: Settings) -> None:

@@ -5,12 +5,22 @@ import socket
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from flask_app.settings import Settings
-from tests.support.processes import CHECKOUT, accepts, clean_environment, free_port, start, start_program, wait_until
+from tests.support.processes import (
+    CHECKOUT,
+    Process,
+    accepts,
+    clean_environment,
+    free_port,
+    start,
+    start_program,
+    wait_until,
+)
 from tests.support.rest import BOILER, ask, rest_server
 
 EXIT_S = 5.0
@@ -111,6 +121,52 @@ def test_flask_run_serves_from_its_folder(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
             assert b" 200 OK" in connection.recv(100), process.output
+
+
+def flask_run(*options: str, **settings: str | int | Path) -> AbstractContextManager[Process]:
+    environment = clean_environment(FLASK_SKIP_DOTENV=1, **settings)
+    environment.pop("PYTHONPATH")
+    return start([sys.executable, "-m", "flask", "run", *options], environment, CHECKOUT / "flask_app")
+
+
+def test_flask_run_with_wrong_settings_on_a_taken_port_is_exit_2_with_every_fault(tmp_path: Path) -> None:
+    wrong = {"FLASK_APP_THREADS": "0", "MQTT_KEEPALIVE_S": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        begun = time.monotonic()
+        with flask_run(**wrong, FLASK_RUN_PORT=port) as process:
+            assert process.wait(10) == 2, process.output
+            assert time.monotonic() - begun < REFUSAL_S
+    assert process.output.startswith("Cannot start:\n")
+    for fault in (*wrong, f"127.0.0.1:{port}: Address already in use"):
+        assert process.output.count(fault) == 1
+    assert "Traceback" not in process.output
+
+
+def test_flask_run_on_a_taken_port_is_exit_2(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/db.sqlite"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with flask_run("-p", str(port), SQLALCHEMY_DATABASE_URI=uri) as process:
+            assert process.wait(10) == 2
+    assert process.output == f"Cannot start:\n  FLASK_RUN_PORT: 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_flask_run_with_a_reloader_serves_on_the_port_that_its_parent_holds(tmp_path: Path) -> None:
+    port = free_port()
+    with flask_run("-p", str(port), "--reload", SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/db.sqlite") as process:
+        wait_until(lambda: "200 OK" in first_line(port) or process.popen.poll() is not None, 20, process.output)
+        assert process.popen.poll() is None, process.output
+
+
+def first_line(port: int) -> str:
+    """What /readyz answers, nothing while nobody does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            return connection.recv(100).decode()
+    except OSError:
+        return ""
 
 
 def test_few_file_descriptors_shed_the_oldest_idle_and_recover(tmp_path: Path) -> None:
