@@ -10,7 +10,7 @@ from scada.modbus.identification import Access, decode_identification, encode_id
 from scada.modbus.mbap import FrameReader, encode_frame
 from tagwire.bus_visit import reach
 from tagwire.doctor_findings import Finding, fault, ok, warning
-from tagwire.up import Listener
+from tagwire.listeners import Listener
 
 CHECK = "ports"
 VENDOR = b"Tagwire"

@@ -1,20 +1,13 @@
 """The doctor on settings: every program's, all faults; and what of them the other checks can go on with."""
 
 import asyncio
-import json
 import os
 import shutil
-import sys
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from environs import validate as check
-
 from links.environment import (
-    CHECKOUT,
-    PORT,
     BusSettings,
     Environment,
     MqttSettings,
@@ -26,25 +19,12 @@ from links.environment import (
 )
 from scada.errors import ConfigError, Fault
 from tagwire.doctor_findings import Finding, fault, ok, setting_faults, warning
-from tagwire.up import PROGRAMS, Listener, UpSettings
+from tagwire.listeners import Listener, read_modbus, read_rest
+from tagwire.program_settings import setting_faults_of
+from tagwire.up import PROGRAMS, UpSettings
 
-_READ_S = 20.0
 _LEAST_BYTES = 50 * 1024 * 1024
 _FEW_BYTES = 1024 * 1024 * 1024
-# Programs do not import one another, and neither do we: each one's settings are read by itself, in a process of its own.
-_READ = """
-import json, sys
-from importlib import import_module
-from scada.errors import ConfigError
-found = {}
-for name in sys.argv[1:]:
-    module = import_module(name + ".settings")
-    try:
-        (getattr(module, "from_env", None) or module.Settings.from_env)()
-    except ConfigError as exc:
-        found[name] = [[fault.field, fault.message] for fault in exc.faults]
-print(json.dumps(found))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +53,10 @@ def read_known() -> Known:
     folder = read_data_dir(env := open_environment())
     known_folder = folder if clean(env) else None
     listeners = []
-    for name, port in (("flask_app", 5000), ("modbus_server", 8502)):
-        env = open_environment()
-        host = env.str(f"{name.upper()}_HOST", "127.0.0.1", validate=check.Length(min=1))
-        number = env.int(f"{name.upper()}_PORT", port, validate=PORT)
+    for read in (read_rest, read_modbus):
+        listener = read(env := open_environment())
         if clean(env):
-            listeners.append(Listener(name, host, number, f"{name.upper()}_PORT"))
+            listeners.append(listener)
     return Known(known_mqtt, known_bus, known_uri, known_folder, tuple(listeners))
 
 
@@ -90,7 +68,7 @@ async def check_settings() -> list[Finding]:
     except ConfigError as error:
         for each in error.faults:
             programs[each].append("tagwire up")
-    for name, faults in (await _read_all()).items():
+    for name, faults in (await asyncio.to_thread(setting_faults_of, PROGRAMS)).items():
         for each in faults:
             programs[each].append(name)
     if not programs:
@@ -99,28 +77,6 @@ async def check_settings() -> list[Finding]:
         Finding(each.level, each.check, each.where, f"{each.message} (for {', '.join(names)})", each.advice)
         for each, names in zip(setting_faults(programs), programs.values(), strict=True)
     ]
-
-
-async def _read_all() -> Mapping[str, list[Fault]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", _READ, *PROGRAMS),
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_READ_S):
-            out, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return {"the programs": [Fault("", f"their settings could not be read within {_READ_S:g} s")]}
-    if process.returncode:
-        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        return {"the programs": [Fault("", f"their settings could not be read: {last}")]}
-    return {name: [Fault(*each) for each in faults] for name, faults in json.loads(out).items()}
 
 
 def check_data_dir(folder: Path, least: int = _LEAST_BYTES, few: int = _FEW_BYTES) -> list[Finding]:

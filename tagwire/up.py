@@ -1,21 +1,17 @@
 """`tagwire up`: which programs run, with which settings, and where everything listens."""
 
 import asyncio
-import errno
 import io
 import signal
-import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from environs import validate as check
 
 from links.environment import (
     CHECKOUT,
     EXIT_CONFIG,
-    PORT,
     Environment,
     MqttSettings,
     open_environment,
@@ -29,26 +25,27 @@ from links.notify import notify_ready, notify_stopping
 from scada.errors import ConfigError, Fault
 from tagwire.broker import BrokerSettings, prepare_broker, read_broker
 from tagwire.children import Program
+from tagwire.listeners import (
+    BROKER,
+    BROKER_SETTING,
+    MODBUS_SETTING,
+    REST_SETTING,
+    TLS_SETTING,
+    Listener,
+    check_ports,
+    read_broker_listener,
+    read_modbus,
+    read_modbus_tls,
+    read_rest,
+    sound_listeners,
+)
 from tagwire.log import Log
+from tagwire.program_settings import setting_faults_of
 from tagwire.supervisor import Supervisor
 
-BROKER = "broker"
 DEMO = "demo"
 PROGRAMS = ("flask_app", "modbus_server", "mqtt_server", "field_server")
 _NEED_BROKER = {BROKER, DEMO, "mqtt_server", "field_server"}
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Where a program will listen, and the setting that says so."""
-
-    program: str
-    host: str
-    port: int
-    setting: str
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +63,17 @@ class UpSettings:
         """Read and check every setting; raises ConfigError with all faults."""
         data_dir = read_data_dir(env)
         mqtt = read_mqtt(env)
-        listeners = [
-            Listener(
-                name,
-                env.str(f"{name.upper()}_HOST", "127.0.0.1", validate=check.Length(min=1, error="must not be empty")),
-                env.int(f"{name.upper()}_PORT", port, validate=PORT),
-                f"{name.upper()}_PORT",
-            )
-            for name, port in (("flask_app", 5000), ("modbus_server", 8502))
-        ]
+        modbus = read_modbus(env)
         broker = None
-        if env.raw("MQTT_HOST") is None:
-            host = env.str("TAGWIRE_BROKER_HOST", "127.0.0.1", validate=check.Length(min=1, error="must not be empty"))
-            broker = read_broker(env, data_dir / "broker", host, mqtt.port)
+        own = read_broker_listener(env, mqtt.port)
+        if own is not None:
+            broker = read_broker(env, data_dir / "broker", own.host, own.port)
             if mqtt.tls:
                 env.fault("MQTT_TLS", "the embedded broker has no TLS: name a broker of your own in MQTT_HOST")
             if mqtt.protocol == "5":
                 env.fault("MQTT_PROTOCOL", "the embedded broker speaks 3.1.1: name a broker of your own in MQTT_HOST")
-            listeners.append(Listener(BROKER, host, mqtt.port, "MQTT_PORT"))
+        every = (read_rest(env), modbus, read_modbus_tls(env, modbus.host), own)
+        listeners = [each for each in every if each is not None]
         settings = cls(data_dir, read_database_uri(env), mqtt, broker, tuple(listeners))
         seal(env)
         return settings
@@ -105,29 +95,6 @@ def choose(only: str | None, demo: bool, own_broker: bool) -> tuple[str, ...]:
     elif not own_broker:
         chosen.discard(BROKER)
     return tuple(name for name in known if name in chosen)
-
-
-def check_ports(listeners: Sequence[Listener]) -> None:
-    """Raise ConfigError that names every address that cannot be listened on."""
-    faults = []
-    for listener in listeners:
-        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                # As the programs do: a port whose last connections linger in TIME_WAIT is free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((listener.host, listener.port))
-                probe.listen(1)
-        except OSError as exc:
-            reason = "is in use" if exc.errno == errno.EADDRINUSE else f"cannot be listened on: {exc.strerror or exc}"
-            faults.append(Fault(listener.setting, f"{listener} (for {listener.program}) {reason}"))
-    both: dict[int, str] = {}
-    for listener in listeners:
-        other = both.setdefault(listener.port, listener.setting)
-        if other != listener.setting:
-            faults.append(Fault(listener.setting, f"is {listener.port} as {other} is"))
-    if faults:
-        raise ConfigError(faults)
 
 
 def plan(settings: UpSettings, names: Sequence[str]) -> list[Program]:
@@ -162,11 +129,55 @@ def plan(settings: UpSettings, names: Sequence[str]) -> list[Program]:
 
 def run_up(only: str | None, demo: bool) -> int:
     """Start everything and keep it running until a signal. Raises ConfigError; returns the exit code."""
-    settings = UpSettings.from_env(open_environment())
-    names = choose(only, demo, settings.broker is not None)
-    with hold_lock(settings.data_dir / "up.lock", "tagwire up"):
-        check_ports([each for each in settings.listeners if each.program in names])
-        return asyncio.run(_run(settings, plan(settings, names)))
+    with ExitStack() as held:
+        settings, programs = _checked(only, demo, held)
+        return asyncio.run(_run(settings, programs))
+
+
+@dataclass(slots=True)
+class _Faults:
+    """What is wrong, from several readers. Of a setting that several of them read, the first one's word counts."""
+
+    found: list[Fault] = field(default_factory=list)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        named = {fault.field for fault in self.found if fault.field}
+        self.found += [fault for fault in faults if fault.field not in named]
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as exc:
+            self.add(exc.faults)
+
+
+def _checked(only: str | None, demo: bool, held: ExitStack) -> tuple[UpSettings, list[Program]]:
+    """Everything that can be known to be wrong before anything is started, in one ConfigError; else what to run.
+
+    `held` gets the lock that keeps a second `tagwire up` from the same data.
+    """
+    env = open_environment()
+    faults = _Faults()
+    names: tuple[str, ...] = ()
+    with faults.gathered():
+        names = choose(only, demo, env.raw("MQTT_HOST") is None)
+    for each in setting_faults_of([name for name in PROGRAMS if name in names]).values():
+        faults.add(each)
+    settings = None
+    with faults.gathered():
+        settings = UpSettings.from_env(env)
+    with faults.gathered():
+        held.enter_context(hold_lock(read_data_dir(open_environment()) / "up.lock", "tagwire up"))
+        # Only now: where another one runs, the ports are in use by its programs.
+        with faults.gathered():
+            check_ports([each for each in sound_listeners() if each.program in names])
+        if settings is not None:
+            programs = plan(settings, names)
+    if faults.found:
+        raise ConfigError(faults.found)
+    assert settings is not None
+    return settings, programs
 
 
 async def _run(settings: UpSettings, programs: Sequence[Program]) -> int:
@@ -198,16 +209,18 @@ def ready_table(settings: UpSettings, names: Sequence[str], terminal: bool) -> s
     from rich.console import Console
     from rich.table import Table
 
-    at = {listener.program: listener for listener in settings.listeners}
+    at = {listener.setting: listener for listener in settings.listeners}
     rows: list[tuple[str, str]] = []
     if "flask_app" in names:
-        flask_app = at["flask_app"]
-        url = f"http://{_bracketed(_reachable(flask_app.host))}:{flask_app.port}"
+        rest = at[REST_SETTING]
+        url = f"http://{_bracketed(_reachable(rest.host))}:{rest.port}"
         rows += [("REST API", f"{url}/api/v1"), ("API reference, try it out", f"{url}/docs/")]
     if "modbus_server" in names:
-        rows.append(("Modbus TCP", str(at["modbus_server"])))
+        rows.append(("Modbus TCP", str(at[MODBUS_SETTING])))
+        if TLS_SETTING in at:
+            rows.append(("Modbus TCP with TLS", str(at[TLS_SETTING])))
     if BROKER in names:
-        rows.append(("MQTT broker (embedded)", str(at[BROKER])))
+        rows.append(("MQTT broker (embedded)", str(at[BROKER_SETTING])))
     elif settings.broker is None:
         rows.append(("MQTT broker (yours)", f"{settings.mqtt.host}:{settings.mqtt.port}"))
     if {"flask_app", "mqtt_server", "field_server"} & set(names):

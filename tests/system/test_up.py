@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.processes import Process, accepts, clean_environment, free_port, start, wait_until
 
 pytestmark = pytest.mark.system
+
+REFUSAL_S = 3.0
 
 
 def settings(folder: Path, **more: str | int) -> dict[str, str]:
@@ -50,15 +53,45 @@ def gone(pid: int) -> bool:
         return True
 
 
+def with_tls(folder: Path) -> dict[str, str | int]:
+    """The settings of a Modbus server that also speaks TLS."""
+    authority = Authority(folder)
+    certificate, key = authority.issue("server")
+    return {
+        "MODBUS_SERVER_TLS": "true",
+        "MODBUS_SERVER_TLS_PORT": free_port(),
+        "MODBUS_SERVER_TLS_CERT": str(certificate),
+        "MODBUS_SERVER_TLS_KEY": str(key),
+        "MODBUS_SERVER_TLS_CA": str(authority.path),
+    }
+
+
+def ready_rows(output: str) -> dict[str, str]:
+    """The rows of the table that says where everything listens."""
+    _, _, table = output.partition("Tagwire is ready")
+    rows = (line.strip().strip("│|").split("│") for line in table.splitlines() if line.count("│") == 3)
+    return {row[0].strip(): row[1].strip() for row in rows}
+
+
 def test_everything_answers_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    env = settings(tmp_path)
+    env = settings(tmp_path, **with_tls(tmp_path))
+    rest = f"http://127.0.0.1:{env['FLASK_APP_PORT']}"
     with up(env) as process:
         process.wait_ready()
         process.wait_output("Stop")
         assert "\033" not in process.output
-        for name in ("FLASK_APP_PORT", "MODBUS_SERVER_PORT", "MQTT_PORT"):
-            assert accepts(int(env[name]))
-            assert env[name] in process.output
+        for name in ("FLASK_APP_PORT", "MODBUS_SERVER_PORT", "MODBUS_SERVER_TLS_PORT", "MQTT_PORT"):
+            assert accepts(int(env[name])), name
+        assert ready_rows(process.output) == {
+            "REST API": f"{rest}/api/v1",
+            "API reference, try it out": f"{rest}/docs/",
+            "Modbus TCP": f"127.0.0.1:{env['MODBUS_SERVER_PORT']}",
+            "Modbus TCP with TLS": f"127.0.0.1:{env['MODBUS_SERVER_TLS_PORT']}",
+            "MQTT broker (embedded)": f"127.0.0.1:{env['MQTT_PORT']}",
+            "Database": f"sqlite:///{tmp_path}/db.sqlite",
+            "Data": f"{tmp_path}/data",
+            "Stop": "Ctrl-C",
+        }
         with urllib.request.urlopen(f"http://127.0.0.1:{env['FLASK_APP_PORT']}/readyz", timeout=5) as answer:
             assert answer.status == 200
         started = children(process.pid)
@@ -136,14 +169,34 @@ def test_faults_of_shared_settings_are_listed_before_anything_starts(tmp_path: P
         assert "serve" not in process.output
 
 
-def test_faults_of_several_programs_are_listed_before_the_end(tmp_path: Path) -> None:
-    env = settings(tmp_path, MODBUS_SERVER_MAX_CONNECTIONS=0, FLASK_APP_THREADS=0)
-    with up(env) as process:
-        assert process.wait(15) == 2
-        closing = process.output.rpartition("ended with exit code 2")[0]
-        assert "MODBUS_SERVER_MAX_CONNECTIONS" in process.output
-        assert "FLASK_APP_THREADS" in process.output
-        assert closing.count("ended with exit code 2") == 1
+def test_every_fault_of_every_program_and_every_port_is_in_one_message(tmp_path: Path) -> None:
+    wrong: dict[str, str | int] = {
+        "FLASK_APP_THREADS": 0,
+        "FLASK_APP_HOST": "",
+        "MODBUS_SERVER_MAX_CONNECTIONS": 0,
+        "FIELD_SERVER_FAST_MS": 1,
+        "TAGWIRE_SHARD": "9/8",
+        "TAGWIRE_BUS_BUFFER_ROWS": 1,
+        "TAGWIRE_BROKER_SYNC_S": 0,
+        "MQTT_KEEPALIVE_S": 0,
+    }
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = {
+            "MODBUS_SERVER_TLS_PORT": one.getsockname()[1],
+            "MQTT_PORT": two.getsockname()[1],
+        }
+        env = settings(tmp_path, **wrong, **with_tls(tmp_path)) | {name: str(port) for name, port in ports.items()}
+        since = time.monotonic()
+        with up(env) as process:
+            assert process.wait(15) == 2
+        assert time.monotonic() - since < REFUSAL_S
+    first, *lines = process.output.splitlines()
+    assert first == "Cannot start:"
+    # Each once, however many programs read it, and nothing beside them: no program has been started.
+    assert sorted(line.strip().partition(":")[0] for line in lines) == sorted([*wrong, *ports])
+    for port in ports.values():
+        assert f"127.0.0.1:{port} (for " in process.output
+    assert not (tmp_path / "db.sqlite").exists()
 
 
 def test_only_an_unknown_name_is_refused(tmp_path: Path) -> None:

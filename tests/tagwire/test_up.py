@@ -8,8 +8,9 @@ import pytest
 
 from links.environment import open_environment
 from scada.errors import ConfigError
+from tagwire.listeners import Listener, check_ports, sound_listeners
 from tagwire.log import Log
-from tagwire.up import Listener, UpSettings, check_ports, choose, plan, ready_table
+from tagwire.up import UpSettings, choose, plan, ready_table
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,18 @@ def test_two_programs_on_one_port_are_refused(free_port: int) -> None:
 def test_an_address_that_is_not_ours_is_refused(free_port: int) -> None:
     with pytest.raises(ConfigError, match="cannot be listened on"):
         check_ports([Listener("a", "192.0.2.1", free_port, "A_PORT")])
+
+
+def test_a_wrong_port_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_APP_PORT", "x")
+    monkeypatch.setenv("MODBUS_SERVER_TLS", "true")
+    monkeypatch.setenv("MODBUS_SERVER_TLS_PORT", "8802")
+    monkeypatch.setenv("MQTT_KEEPALIVE_S", "0")
+    assert [(each.setting, each.port) for each in sound_listeners()] == [
+        ("MODBUS_SERVER_PORT", 8502),
+        ("MODBUS_SERVER_TLS_PORT", 8802),
+        ("MQTT_PORT", 1883),
+    ]
 
 
 def test_settings_list_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
