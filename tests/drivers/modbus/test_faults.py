@@ -15,9 +15,9 @@ from tests.support.fault_device import EXCEPTION_CODES, FaultDevice
 
 TIMEOUT_S = 0.25
 TRANSPORT = {"tcp": Transport.TCP, "udp": Transport.UDP, "rtu": Transport.RTU_OVER_TCP}
-HARMLESS = {"stale_then_good", "twice"}
+HARMLESS = ("stale_then_good", "twice")
 """The right answer is among what comes."""
-SOMETIMES = {"slow", "chatter"}
+SOMETIMES = ("slow", "chatter")
 """Short answers are in time; noise spoils only what follows it."""
 
 IN_FRAMES = ("wrong_fc", "fewer_regs", "bytecount_lies", "trunc_stall", "garbage", "exc_cycle")
