@@ -4,6 +4,7 @@ A client that sends slowly therefore costs a socket and some buffer, never a thr
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import sys
@@ -34,6 +35,10 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # The slowest client whose body is waited for: 30 s, and longer for a long body at this rate.
 _BODY_GRACE_S = 30.0
 _BODY_RATE = 16 * 1024
+# A client that sends on while it is refused would lose the answer to a reset: what it sends is read, this much and so long,
+# and thrown away (RFC 9112, 9.6). It is twice the longest import, unless the settings allow more.
+_LINGER_BYTES = 64 * 1024 * 1024
+_LINGER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +99,17 @@ class WsgiBridge:
         scope = _origin_form(scope)
         body = SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - closed below, in the pool's thread
         taken = 0
+        more = True
         try:
             self._check(scope)
             limit = self._limits.body(scope["path"])
             async with asyncio.timeout(_BODY_GRACE_S + (_length(scope) or limit) / _BODY_RATE):
-                more = True
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
                     chunk = message.get("body", b"")
+                    more = message.get("more_body", False)
                     taken += len(chunk)
                     self._buffered += len(chunk)
                     if taken > limit:
@@ -111,12 +117,12 @@ class WsgiBridge:
                     if self._buffered > self._limits.buffered:
                         raise _Refused(503, "too many bodies are being received")
                     body.write(chunk)
-                    more = message.get("more_body", False)
             body.seek(0)
             status, headers, chunks = await self._run(scope, body, receive)
         except Gone:
             return
         except TimeoutError:
+            more = False
             status, headers, chunks = self._refusal(408, "the body did not arrive in time")
         except _Refused as refused:
             status, headers, chunks = self._refusal(refused.status, refused.detail)
@@ -127,6 +133,8 @@ class WsgiBridge:
         for chunk in chunks:
             for start in range(0, len(chunk), _CHUNK):
                 await send({"type": "http.response.body", "body": chunk[start : start + _CHUNK], "more_body": True})
+        if more and not _is_asking(scope):
+            await _throw_away(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def hurry(self, within_s: float) -> None:
@@ -219,6 +227,23 @@ class WsgiBridge:
         if status == 503:
             headers.append((b"retry-after", b"1"))
         return status, headers, [body]
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Read the rest of a body that nobody wants, within bounds."""
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while taken < _LINGER_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                taken += len(message.get("body", b""))
+
+
+def _is_asking(scope: Message) -> bool:
+    """Whether the client waits to be told before it sends the body (RFC 9110, 10.1.1)."""
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 def _origin_form(scope: Message) -> Message:
