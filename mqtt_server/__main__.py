@@ -8,9 +8,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from links.backoff import Backoff
 from links.bus import Bus
@@ -23,6 +25,7 @@ from links.mqtt import MqttLink
 from links.notify import notify_ready, notify_stopping
 from mqtt_server.commands import MqttCommands
 from mqtt_server.gateway import Gateway
+from mqtt_server.heard import Heard
 from mqtt_server.intake import Intake
 from mqtt_server.parking import Parking
 from mqtt_server.rejects import Rejects
@@ -38,11 +41,13 @@ from storage.config_reader import ConfigReader
 from storage.config_watch import ConfigWatch
 from storage.engine import BUSY_TIMEOUT_S
 from storage.event_store import RejectLog
+from storage.heard_store import HeardStore
 from storage.opening import open_database
-from storage.outbox import Outbox, OutboxRow
+from storage.outbox import Outbox
 from storage.step_writer import StepWriter
 
 log = logging.getLogger("mqtt_server")
+T = TypeVar("T")
 
 SWITCH_S = 0.0005
 """The worker threads (database) give the loop its turn after this long, not after Python's default of 5 ms."""
@@ -72,12 +77,18 @@ async def serve(settings: Settings) -> None:
         ended.set()
         return
     topics = BusTopics(settings.bus.root)
-    with ThreadPoolExecutor(1, "writing") as writing, ThreadPoolExecutor(1, "reading") as reading:
+    with (
+        ThreadPoolExecutor(1, "writing") as writing,
+        ThreadPoolExecutor(1, "reading") as reading,
+        ThreadPoolExecutor(1, "hearing") as hearing,  # of its own: the outbox must not wait for it at a locked database
+    ):
         buffer = BusBuffer(settings.data_dir / f"bus-{settings.owner}.sqlite", settings.bus.buffer_rows)
         bus = Bus(settings.mqtt, topics, settings.owner, buffer=buffer)
         rejects = Rejects(RejectLog(engine), writing)
         samples = Samples(bus)
-        gateway = Gateway(rejects, samples)
+        heard = Heard(HeardStore(engine), hearing, settings.shard.owns)
+        gateway = Gateway(rejects, samples, heard)
+        heard.attach(gateway.settle)
         parking = Parking(Outbox(engine), writing, gateway.settle)
         link = MqttLink(settings.mqtt, settings.client_id, gateway.receive, on_change=gateway.connection)
         commands = MqttCommands(gateway.find, link, bus, samples, partial(_feed_own, gateway, settings.owner))
@@ -85,7 +96,7 @@ async def serve(settings: Settings) -> None:
         desk = CommandDesk(bus, topics, commands, steps.store, answers_unknown=False)
         intake = Intake(bus, topics, settings.owner, gateway.find, (samples, gateway.feeds, commands))
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compile_device, reading)
-        follower = Follower(gateway, parking, (link, bus), intake, commands)
+        follower = Follower(gateway, (parking, heard), (link, bus), intake, commands)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
@@ -93,6 +104,7 @@ async def serve(settings: Settings) -> None:
                     for name, work in (
                         ("rejects", rejects.run()),
                         ("parking", parking.run()),
+                        ("heard", heard.run()),
                         ("silence", samples.watch()),
                         ("bus", intake.watch()),
                         ("steps of commands", steps.run()),
@@ -106,7 +118,7 @@ async def serve(settings: Settings) -> None:
                 notify_stopping()
                 gateway.stop_receiving()
                 await desk.close()
-                await drain(gateway, parking, rejects, steps)
+                await drain(gateway, parking.drained(), heard.written(), rejects.flush(), steps.written())
                 ended.set()
                 samples.close()
                 await asyncio.gather(link.close(), bus.close())
@@ -120,10 +132,10 @@ async def serve(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """Puts the configuration into force. `links`: the devices' and the bus."""
+    """Puts the configuration into force. `stores`: what an earlier run left; `links`: the devices' and the bus."""
 
     gateway: Gateway
-    parking: Parking
+    stores: tuple[Parking, Heard]
     links: tuple[MqttLink, Bus]
     intake: Intake
     commands: MqttCommands
@@ -133,8 +145,11 @@ class Follower:
         gateway, first = self.gateway, True
         async for change in watch.changes():
             if first:
-                gateway.attach(self.parking, self.links[0])
-                gateway.restore(await load_outbox(self.parking))
+                parking, heard = self.stores
+                gateway.attach(parking, self.links[0])
+                gateway.restore(await loaded("outbox", parking.load))
+                await loaded("which devices were heard", heard.load)
+                heard.keep({plan.device_id: plan.topic for plan in change.plans})
             names = {plan.device_id: plan.name for plan in change.plans}
             concerned = gateway.plans([*change.removed, *names])
             gone = [plan.name for plan in concerned if names.get(plan.device_id) != plan.name]
@@ -160,29 +175,29 @@ async def recall_commands(desk: CommandDesk, command_log: CommandLog, executor: 
         desk.remember(await asyncio.get_running_loop().run_in_executor(executor, command_log.recent_ids, since_ms))
 
 
-async def load_outbox(parking: Parking) -> list[OutboxRow]:
+async def loaded(what: str, load: Callable[[], Awaitable[T]]) -> T:
     """What an earlier run left; nothing newer may be written before it is known."""
     backoff = Backoff(first_s=0.5, cap_s=10.0)
     told = ""
     while True:
         try:
-            return await parking.load()
+            return await load()
         except LinkError as error:
             if str(error) != told:
-                log.error("outbox: cannot be read: %s", error)
+                log.error("%s: cannot be read: %s", what, error)
                 told = str(error)
             await asyncio.sleep(backoff.next_delay_s())
 
 
-async def drain(gateway: Gateway, parking: Parking, rejects: Rejects, steps: StepWriter) -> None:
-    """Give what waits a moment to be written, and put the rest on disk."""
+async def drain(gateway: Gateway, *stored: Awaitable[None]) -> None:
+    """Give what waits a moment to be written, and put the rest on disk: then `stored` comes true."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             await gateway.drained()
     await gateway.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
-            await asyncio.gather(parking.drained(), rejects.flush(), steps.written())
+            await asyncio.gather(*stored)
 
 
 def _feed_own(gateway: Gateway, owner: str, device: str, samples: list[Sample]) -> None:

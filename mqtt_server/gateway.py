@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from links.mqtt import Delivery, MqttLink
 from mqtt_server.feeds import Feeds
+from mqtt_server.heard import Heard
 from mqtt_server.outlet import Outlet
 from mqtt_server.parking import Parking
 from mqtt_server.publisher import Publisher
@@ -31,14 +32,14 @@ _NO_DELIVERY = Delivery(0, 0, 0)
 class Gateway:
     """Everything between the broker and the outlets. Runs in one event loop; its methods are called from that loop only."""
 
-    def __init__(self, rejects: Rejects, samples: Samples) -> None:
+    def __init__(self, rejects: Rejects, samples: Samples, heard: Heard) -> None:
         self._rejects = rejects
         self._samples = samples
+        self._heard = heard
         self.feeds = Feeds(self)
         self._plans: dict[int, DevicePlan] = {}
         self._topics: TopicIndex[int] = TopicIndex()
         self._topic_uses: Counter[str] = Counter()
-        self._live: set[int] = set()
         self._routes: dict[int, tuple[Outlet, Slot]] = {}
         self._outlets: dict[tuple[str, str, int], tuple[Outlet, asyncio.Task[None]]] = {}
         self._last_tickets: dict[str, Ticket] = {}
@@ -67,6 +68,8 @@ class Gateway:
 
     def connection(self, online: bool) -> None:
         """The link to the broker came or went."""
+        if online:
+            self._heard.judge(self._link.resumed)
         self._samples.broker(online, self._link.resumed, self._link.error)
         if self._publisher is not None:
             self._publisher.connection(online)
@@ -192,16 +195,19 @@ class Gateway:
         if not device_ids:
             self._reject(RejectCode.BAD_TOPIC, "no device listens on this topic", topic, payload, None, None)
             self._link.unsubscribe((topic,))  # an earlier run's session may still hold it
-        routes = self._routes
+        routes, live = self._routes, self._heard.live
         session, is_repeat = ticket.delivery.session, ticket.delivery.is_repeat
         for device_id in device_ids:
             plan = self._plans[device_id]
             if not retained:
-                self._live.add(device_id)
-            elif device_id in self._live:
-                continue  # an older message, repeated because we subscribed again: newer values stand already
+                if device_id not in live:
+                    self._heard.add(device_id, plan.topic or topic, ticket)
+            else:
+                self._heard.judge(self._link.resumed)
+                if self._heard.precedes(device_id):
+                    continue  # repeated because we subscribed again: newer values stand already
             writes, rejects, reports = plan.map(payload, now_ms)
-            self._samples.take(device_id, reports, session, is_repeat)
+            self._samples.take(device_id, reports, session, is_repeat, retained)
             for code, reason, tag in rejects:
                 self._reject(code, reason, topic, payload, plan.name, tag)
             if is_repeat:
@@ -209,7 +215,10 @@ class Gateway:
             for write in writes:
                 outlet, slot = routes[write.out.binding_id]
                 slot.session = 0 if is_repeat else session
-                outlet.offer(slot, write, ticket)
+                if retained:
+                    outlet.recall(slot, write, ticket)
+                else:
+                    outlet.offer(slot, write, ticket)
 
     def _is_superseded(self, write: Write, ticket: Ticket) -> bool:
         """A repeat that comes after a newer value of its binding: some brokers send unacknowledged messages again only
@@ -241,12 +250,12 @@ class Gateway:
         old = self._plans.get(plan.device_id)
         if old is not None:
             self._forget_topic(old)
+            if old.topic != plan.topic:
+                self._heard.forget(plan.device_id)
         self._plans[plan.device_id] = plan
         if plan.topic is not None:
             self._topics.add(plan.topic, plan.device_id)
             self._topic_uses[plan.topic] += 1
-        if old is None or old.topic != plan.topic:
-            self._live.discard(plan.device_id)
         outs = {out.binding_id: out for out in _outs(plan)}
         for binding_id in _bindings(old) - outs.keys():
             self._remove_route(binding_id)
@@ -260,7 +269,7 @@ class Gateway:
     def _remove_device(self, device_id: int) -> None:
         plan = self._plans.pop(device_id)
         self._forget_topic(plan)
-        self._live.discard(device_id)
+        self._heard.forget(device_id)
         self._samples.remove(device_id)
         self.feeds.remove(device_id)
         if self._publisher is not None:

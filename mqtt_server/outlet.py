@@ -109,6 +109,12 @@ class Outlet:
             self._upkeep.heard(slot)
         self.put(slot, write, ticket)
 
+    def recall(self, slot: Slot, write: Write, ticket: Ticket) -> None:
+        """A value that the broker has kept: it does not tell that the source is there, nor does it end a fail-safe value."""
+        failsafe = slot.out.options.failsafe
+        if not (slot.silent and failsafe is not None and failsafe.value is not None):
+            self.put(slot, write, ticket)
+
     def source(self, slot: Slot, well: bool) -> bool:
         """Whether the source of a slot is well, where it says so; see `Upkeep.source`."""
         return self._upkeep.source(slot, well)

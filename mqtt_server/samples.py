@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from scada.mapping import DevicePlan, Doubt, Report, TagPlan
+from scada.mapping import DevicePlan, Doubt, Reading, Report, TagPlan
 from scada.scaling import exceeds_deadband
 from scada.values import Quality, Reason, Sample, Value
 
@@ -137,25 +137,33 @@ class Samples:
         self._tell(source, known)  # once more: our state message would lack it
         return True
 
-    def take(self, device_id: int, reports: Iterable[Report], session: int, is_repeat: bool) -> None:
-        """What a message says. A repeat that comes behind newer messages says nothing."""
+    def take(
+        self, device_id: int, reports: Iterable[Report], session: int, is_repeat: bool, retained: bool = False
+    ) -> None:
+        """What a message says. A repeat that comes behind newer messages says nothing; a retained one tells values, but not
+        that the source is there.
+        """
         source = self._sources.get(device_id)
         if source is None or (is_repeat and source.session == session):
             return
         if not is_repeat:
             source.session = session
-        if source.is_silent:
+        if retained:
+            reports = [Report(time_ms, self._not_stale(source, readings)) for time_ms, readings in reports]
+        elif source.is_silent:
             source.is_silent = False
             self._report(source)
         for time_ms, readings in reports:
             last = source.last
             if None in readings:
-                now = self._loop.time()
-                for place, reading in enumerate(readings):
-                    if reading is not None:
-                        source.heard[place] = now
+                if not retained:
+                    now = self._loop.time()
+                    for place, reading in enumerate(readings):
+                        if reading is not None:
+                            source.heard[place] = now
             else:
-                source.heard_whole = self._loop.time()
+                if not retained:
+                    source.heard_whole = self._loop.time()
                 if readings == last:
                     continue
             for place, reading in enumerate(readings):
@@ -220,6 +228,13 @@ class Samples:
             if all(told is not None and told.reason is Reason.STALE for told in source.told):
                 source.is_silent = True
                 self._report(source)
+
+    def _not_stale(self, source: _Source, readings: list[Reading]) -> list[Reading]:
+        """The readings without those of tags that are stale: they are so until the source speaks."""
+        return [
+            None if told is not None and told.quality is Quality.BAD and told.reason is Reason.STALE else reading
+            for reading, told in zip(readings, source.told, strict=True)
+        ]
 
     def _doubt(self, source: _Source) -> None:
         """Nobody knows what the device has said since."""

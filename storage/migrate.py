@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest file under migrations/versions. They are numbered, so text order is their order.
-HEAD = "0003"
+HEAD = "0004"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x7A_67_77_01  # PostgreSQL advisory lock: a number that nobody else is likely to use
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -154,6 +155,16 @@ class Outbox(Base):
     binding_id: Mapped[int] = mapped_column(ForeignKey("binding.id", ondelete="CASCADE"), index=True)
     value: Mapped[dict[str, Any]]
     time_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Heard(Base):
+    """A device that has sent a live message on its topic: a retained one may be older. Written by mqtt_server only."""
+
+    __tablename__ = "heard"
+    device_id: Mapped[int] = mapped_column(
+        ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    topic: Mapped[str] = mapped_column(Text)
 
 
 class Reject(Base):

@@ -19,7 +19,7 @@ class OpenGateway(Gateway):
     """Every message waits for one value, which the test settles."""
 
     def __init__(self) -> None:
-        super().__init__(None, None)  # type: ignore[arg-type]
+        super().__init__(None, None, None)  # type: ignore[arg-type]
         self.link = Link()
         self.tickets: dict[int, Ticket] = {}
         self.attach(None, self.link)  # type: ignore[arg-type]

@@ -42,6 +42,9 @@ class Rig:
     def message(self, payload: bytes, time_ms: int = 1000, session: int = 1, repeat: bool = False) -> None:
         self.samples.take(7, self.plan.map(payload, time_ms).reports, session, repeat)
 
+    def retained(self, payload: bytes) -> None:
+        self.samples.take(7, self.plan.map(payload, 1000).reports, 1, False, True)
+
     def news(self) -> list[tuple[str, Any, str, str]]:
         self.samples.close()
         found = [(each.tag, each.value, str(each.quality), str(each.reason)) for _, _, each in self.told.samples]
@@ -125,6 +128,27 @@ async def test_a_silent_source_is_stale_tag_by_tag(monkeypatch: pytest.MonkeyPat
         rig.message(b'{"a": 1, "b": 2}')
         assert rig.news() == [("a", 1, "good", ""), ("b", 2, "good", "")]
         assert rig.told.links[-1] == ("boiler", True, None)
+    finally:
+        watch.cancel()
+
+
+@pytest.mark.parametrize("first", [b'{"a": 1}', b'{"a": 1, "b": 2}'])
+async def test_a_retained_message_does_not_end_silence(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    rig = Rig(device(tag(1, "a"), tag(2, "b"), silent_after_s=0.5))
+    watch = asyncio.create_task(rig.samples.watch())
+    try:
+        rig.retained(first)
+        assert ("a", 1, "good", "") in rig.news()
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            rig.retained(first)
+        assert ("a", 1, "bad", "stale") in rig.news()
+        rig.retained(b'{"a": 3, "b": 3}')
+        assert rig.news() == []
+        assert rig.told.links[-1] == ("boiler", False, "silent for 0.5 s")
+        rig.message(b'{"a": 3, "b": 3}')
+        assert rig.news() == [("a", 3, "good", ""), ("b", 3, "good", "")]
     finally:
         watch.cancel()
 
