@@ -56,6 +56,10 @@ def device_failure(code: int) -> Refusal:
     return Refusal.DEVICE
 
 
+def _first(networks: Sequence[Any]) -> Any:
+    return networks[0]
+
+
 class Link(Protocol):
     """One endpoint. Every method that waits ends by itself: each has a deadline from the network's configuration.
 
@@ -112,7 +116,8 @@ class Driver:
 
     Without `shared` every device has a link of its own, and `key` only says when a changed network needs a new one.
     `unit` is the unit that an address names. `ceiling` is the most requests per second that a network allows, 0 for none;
-    `retries` how often a read without an answer is tried again; `meaning` what the code of a DeviceRefused says.
+    `retries` how often a read without an answer is tried again; `meaning` what the code of a DeviceRefused says; `merge`
+    the network to open a link with that devices share whose networks differ in other things than the key.
     """
 
     protocol: str
@@ -123,3 +128,4 @@ class Driver:
     retries: Callable[[Any], int]
     shared: bool = True
     meaning: Callable[[int], Refusal] = device_failure
+    merge: Callable[[Sequence[Any]], Any] = _first

@@ -12,6 +12,7 @@ from functools import partial
 
 from drivers.registry import load_drivers
 from field_server.commands import FieldCommands
+from field_server.feeds import Feeds
 from field_server.field import Field
 from field_server.leftovers import Leftovers
 from field_server.plans import DevicePlan, compile_device
@@ -67,6 +68,7 @@ async def serve(settings: Settings) -> None:
         steps = StepWriter(CommandLog(engine), writing)
         performer = FieldCommands(field, drivers)
         desk = CommandDesk(bus, topics, performer, steps.store, answers_unknown=settings.shard.count == 1)
+        feeds = Feeds(bus, topics, field, drivers)
         leftovers = Leftovers(bus, topics, settings.owner, field.reads)
         compiler = partial(compile_device, drivers=drivers, periods_ms=settings.periods_ms)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compiler, reading)
@@ -76,7 +78,7 @@ async def serve(settings: Settings) -> None:
                 running = [
                     tasks.create_task(steps.run(), name="steps of commands"),
                     tasks.create_task(desk.run(), name="commands"),
-                    tasks.create_task(follow(field, bus, watch), name="configuration"),
+                    tasks.create_task(follow(field, feeds, bus, watch), name="configuration"),
                     tasks.create_task(leftovers.clear(), name="leftovers"),
                 ]
                 await stop.wait()
@@ -105,11 +107,12 @@ async def remember(desk: CommandDesk, commands: CommandLog, executor: Executor) 
         log.error("commands of an earlier run are not known, so one that comes again is not recognised: %s", error)
 
 
-async def follow(field: Field, bus: Bus, watch: ConfigWatch[DevicePlan]) -> None:
+async def follow(field: Field, feeds: Feeds, bus: Bus, watch: ConfigWatch[DevicePlan]) -> None:
     """Put the configuration into force, then each change of it."""
     first = True
     async for change in watch.changes():
         field.apply(change)
+        feeds.apply(change)
         devices, tags, links = field.sizes
         log.info("configuration %d: %d devices, %d tags, %d links", change.revision, devices, tags, links)
         if first:

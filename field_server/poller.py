@@ -74,9 +74,6 @@ class Poller:
         if old is not None:
             known = old.told() if old.part.device == part.device else {}
             self._end(old)
-        if part.network != self._network and self._devices.keys() <= {part.device_id}:
-            self._network = part.network
-            self._reopen = True
         now = self._loop.time()
         ceiling = self._driver.ceiling(part.network)
         turns = make_turns(part, self._link, now, known)
@@ -84,13 +81,15 @@ class Poller:
         self._devices[part.device_id] = device
         for turn in turns:
             self._agenda.add(turn, turn.due)
-        self._wake.set()
+        self._merge_networks()
 
     def remove(self, device_id: int) -> None:
         """Leave a device alone."""
         self._end(self._devices.pop(device_id))
         units = {turn.unit for device in self._devices.values() for turn in device.turns}
         self._breakers = {unit: breaker for unit, breaker in self._breakers.items() if unit in units}
+        if self._devices:
+            self._merge_networks()
 
     def last(self, device_id: int, tag: str) -> Sample | None:
         """The sample of a device's tag that was told last."""
@@ -130,6 +129,14 @@ class Poller:
         finally:
             self._errands.close()
             await self._link.close()
+
+    def _merge_networks(self) -> None:
+        """The link is opened as all of its devices need it; anew when that has changed."""
+        network = self._driver.merge([device.part.network for _, device in sorted(self._devices.items())])
+        if network != self._network:
+            self._network = network
+            self._reopen = True
+        self._wake.set()
 
     @property
     def _names(self) -> list[str]:
@@ -212,6 +219,7 @@ class Poller:
             turn.finish(now)
             if now >= device.show_plan_at and all(each.done_once for each in device.turns):
                 device.show_plan_at = now + PLAN_PERIOD_S
+                device.plan_again(self._link)
                 self._sink.plan(device.part.device, plan_document(device, self._link.learned))
         self._agenda.add(turn, turn.due if turn.position == 0 else now)
 

@@ -79,6 +79,8 @@ class DeviceTurns:
     show_plan_at: float = 0.0
     errors: dict[int, str | None] = field(default_factory=dict)
     reported: tuple[bool, str | None] | None = None
+    learned: tuple[str, ...] = ()
+    """What the link had learned when the turns were planned."""
     _places: dict[str, tuple[Job, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +91,24 @@ class DeviceTurns:
         self._places = {
             source.tag: (job, number) for job in self.jobs for number, source in enumerate(job.readings.sources)
         }
+
+    def plan_again(self, link: Link) -> None:
+        """Plan every turn that is not under way by what the link has learned since; what is told stays as it is."""
+        learned = tuple(link.learned)
+        if learned == self.learned:
+            return
+        self.learned = learned
+        known = self.told()
+        for turn in self.turns:
+            sources = [source for job in turn.jobs for source in job.readings.sources]
+            requests = link.plan([source.point for source in sources])
+            if turn.position or len(requests) >= len(turn.jobs):
+                continue
+            until = {source.tag: job.not_before for job in turn.jobs for source in job.readings.sources}
+            turn.jobs = make_jobs(requests, sources, known)
+            for job in turn.jobs:
+                job.not_before = min(until[source.tag] for source in job.readings.sources)
+        self.index()
 
     @property
     def jobs(self) -> Iterator[Job]:

@@ -204,6 +204,11 @@ class ModbusNetwork:
         if self.parity not in ("N", "E", "O"):
             yield Fault("parity", f"must be one of N, E, O, not {self.parity!r}")
 
+    def misplaced(self, address: "ModbusAddress", direction: Direction) -> Iterator[Fault]:
+        """What is wrong with an address in a binding of this direction behind this network."""
+        if address.unit_id == 0 and not self.transport.has_transaction_ids:
+            yield Fault("unit_id", f"0 is the broadcast on {self.transport}: no unit answers it")
+
     @property
     def endpoint(self) -> Endpoint:
         """What identifies the link: devices with equal endpoints share one connection."""

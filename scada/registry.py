@@ -65,6 +65,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 "field_server",
                 ModbusTerm,
                 directed=ModbusAddress.directed,
+                belongs=ModbusNetwork.misplaced,
             ),
             Protocol(
                 "modbus_server",

@@ -1,6 +1,7 @@
 """Modbus as a field protocol."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from drivers.contract import Driver, Refusal
 from drivers.modbus.link import ModbusLink, unit_of
@@ -26,6 +27,16 @@ def _open(network: ModbusNetwork) -> ModbusLink:
     return ModbusLink(network.endpoint)
 
 
+def _merge(networks: Sequence[ModbusNetwork]) -> ModbusNetwork:
+    """The most patient of them: a device must not be called silent because of its neighbour's timeout."""
+    return replace(
+        networks[0],
+        timeout_s=max(network.timeout_s for network in networks),
+        connect_timeout_s=max(network.connect_timeout_s for network in networks),
+        gap_ms=max(network.gap_ms for network in networks),
+    )
+
+
 DRIVER = Driver(
     protocol="modbus",
     key=_key,
@@ -34,4 +45,5 @@ DRIVER = Driver(
     ceiling=lambda network: network.max_requests_per_s,
     retries=lambda network: network.retries,
     meaning=lambda code: _MEANINGS.get(code, Refusal.DEVICE),
+    merge=_merge,
 )

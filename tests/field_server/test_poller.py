@@ -252,3 +252,33 @@ async def test_a_fault_of_ours_makes_the_device_bad_and_is_got_over(
     device.registers[0] = 3
     await plant.wait(lambda: (last := plant.told.last("boiler", "a")) and last.value == 3, "goes on", 8)
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_devices_behind_one_link_have_the_longest_timeout_of_all(plant: Plant, device: FaultDevice) -> None:
+    """Opened with the first one's settings, the link called the slow one silent."""
+    await device.set_mode("delay", 0.3)
+    quick = modbus_device(1, "quick", device.port, modbus_tag(1, "a", 0), timeout_s=0.1)
+    slow = modbus_device(2, "slow", device.port, modbus_tag(2, "b", 1, unit_id=2), timeout_s=0.8)
+    plant.put(quick, slow)
+    await plant.wait(lambda: plant.told.quality("slow", "b") is GOOD, "the slow one is read")
+    assert plant.told.quality("slow", "b") is GOOD
+    assert len(device.accepted_s) == 1
+    plant.put(removed=[2])
+    await plant.wait(lambda: plant.told.quality("quick", "a") is BAD, "the quick one's own timeout holds again", 8)
+
+
+async def test_what_was_learned_makes_a_better_plan(
+    plant: Plant, device: FaultDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dividing leaves small requests behind; planned again around the illegal address there are three."""
+    monkeypatch.setattr("field_server.poller.PLAN_PERIOD_S", 0.5)
+    tags = [modbus_tag(n + 1, f"t{n}", n) for n in range(32)]
+    device.illegal.add(13)
+    plant.put(modbus_device(1, "boiler", device.port, *tags))
+    await plant.wait(lambda: plant.told.quality("boiler", "t13") is BAD, "the illegal one")
+    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == 3, "planned again", 8)
+    await asyncio.sleep(0.3)
+    wanted = [BAD if n == 13 else GOOD for n in range(32)]
+    assert [plant.told.quality("boiler", f"t{n}") for n in range(32)] == wanted
+    device.registers[31] = 7
+    await plant.wait(lambda: (last := plant.told.last("boiler", "t31")) and last.value == 7, "read on")
