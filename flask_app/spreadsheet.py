@@ -93,19 +93,22 @@ def write(tags: Iterable[Mapping[str, Any]], names: Mapping[str, Mapping[int, st
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that was read: tags' documents, and the line each came from."""
+    """A table that was read: tags' documents, and the line each came from. Lines with `faults` have no document."""
 
     documents: list[dict[str, Any]]
     lines: list[int]
+    faults: list[Fault]
 
     @contextmanager
     def named_faults(self) -> Iterator[None]:
-        """Give the store's faults (`<index>.<field>`) the lines and columns of the table."""
+        """Give the store's faults (`<index>.<field>`) the lines and columns of the table, and put its own beside them."""
         try:
             yield
         except ConfigError as error:
-            kind = Conflict if isinstance(error, Conflict) else ConfigError
-            raise kind([self._named(fault) for fault in error.faults]) from error
+            kind = Conflict if isinstance(error, Conflict) and not self.faults else ConfigError
+            raise kind([*self.faults, *map(self._named, error.faults)]) from error
+        if self.faults:
+            raise ConfigError(self.faults)
 
     def _named(self, fault: Fault) -> Fault:
         index, _, rest = fault.field.partition(".")
@@ -120,7 +123,7 @@ class Table:
 
 
 def read(raw: bytes) -> Table:
-    """The tags of a table; BadRequest when it is none, ConfigError with every cell that is wrong, by its line."""
+    """The tags of a table, and every cell that is wrong, by its line; BadRequest when it is none, ConfigError for a header."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -128,22 +131,23 @@ def read(raw: bytes) -> Table:
     if "\0" in text:
         raise BadRequest("a text holds U+0000")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    table, faults = Table([], []), []
+    table, count = Table([], [], []), 0
     try:
         header = _header(next(lines, []), alone=len(text.splitlines()) == 1)
         for line, cells in _numbered(lines):
             if not any(cells):
                 continue
-            if len(table.lines) == MAX_LINES:
+            count += 1
+            if count > MAX_LINES:
                 raise BadRequest(f"more than {MAX_LINES} lines")
-            document, found = _document(header, cells, lines.dialect.delimiter == ";")
-            faults += [Fault(_place(line, fault.field), fault.message) for fault in found]
+            document, faults = _document(header, cells, lines.dialect.delimiter == ";")
+            if faults:
+                table.faults.extend(Fault(_place(line, fault.field), fault.message) for fault in faults)
+                continue
             table.documents.append(document)
             table.lines.append(line)
     except csv.Error as exc:
         raise BadRequest(f"not CSV: line {lines.line_num}: {exc}") from exc
-    if faults:
-        raise ConfigError(faults)
     return table
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select
 
-from scada.errors import ConfigError, Fault
+from scada.errors import Fault
 from scada.schema import join
 from storage.documents import Document, Reader, checked
 from storage.drafts import TagDraft
@@ -67,12 +67,13 @@ class TagStore:
         A document names its device by `device_id` or by `device`, the name. Faults carry `<path>.<index>.<field>`.
         `merge`: tags that exist are stored anew. `dry_run`: everything is checked, nothing stored.
         """
-        drafts = _read_many(documents, path, device_id)
+        reader = Reader()
+        drafts = _read_many(reader, documents, path, device_id)
         with changing(self.engine, who, dry_run=dry_run) as change:
-            owners = _owners(change.connection, drafts, device_id)
-            mode = Mode.MERGE if merge else Mode.CREATE
-            ids = save_tags(change, list(zip(owners, drafts, strict=True)), mode)
-            change.touch(*owners)
+            owned = _owned(change.connection, drafts, device_id, reader.faults)
+            # Also with faults: what else is wrong is found by looking at what is stored.
+            ids = save_tags(change, owned, Mode.MERGE if merge else Mode.CREATE, reader.faults)
+            change.touch(*(owner for owner, _ in owned))
             if ids:
                 names = [draft.row["name"] for draft in drafts[:100]]
                 change.note(f"{len(ids)} tags", None, {"tags": len(ids), "first": names})
@@ -140,8 +141,8 @@ def _stays(connection: Connection, document: Document, device_id: int) -> None:
         stays(document, "device", one(connection, [DEVICE.c.name], device_id)["name"])
 
 
-def _read_many(documents: Sequence[Document], path: str, device_id: int | None) -> list[TagDraft]:
-    reader = Reader()
+def _read_many(reader: Reader, documents: Sequence[Document], path: str, device_id: int | None) -> list[TagDraft]:
+    """The drafts of the documents that have no fault; the faults of the others are the reader's."""
     drafts = []
     for index, document in enumerate(documents):
         place = join(path, str(index))
@@ -151,27 +152,30 @@ def _read_many(documents: Sequence[Document], path: str, device_id: int | None) 
         owner = document.get("device_id")
         if device_id is None and owner is not None and document.get("device") is not None:
             reader.faults.append(Fault(join(place, "device"), "give either device or device_id"))
+            continue
         draft.device = document.get("device") if owner is None else owner
         if device_id is None and (isinstance(draft.device, bool) or not isinstance(draft.device, int | str)):
             reader.faults.append(Fault(join(place, "device_id"), "must be the id of a device, or device its name"))
+            continue
         drafts.append(draft)
-    reader.finish()
     return drafts
 
 
-def _owners(connection: Connection, drafts: Sequence[TagDraft], device_id: int | None) -> list[int]:
-    """The device of each draft."""
+def _owned(
+    connection: Connection, drafts: Sequence[TagDraft], device_id: int | None, faults: list[Fault]
+) -> list[tuple[int, TagDraft]]:
+    """Each draft with its device; those of a device that is not there become `faults`."""
     if device_id is not None:
         device_revision(connection, device_id)
-        return [device_id] * len(drafts)
+        return [(device_id, draft) for draft in drafts]
     known: dict[int | str | None, int] = {}
     for found, name in connection.execute(select(DEVICE.c.id, DEVICE.c.name)):
         known[found] = known[name] = found
-    faults = []
+    owned = []
     for draft in drafts:
-        if draft.device not in known:
+        if draft.device in known:
+            owned.append((known[draft.device], draft))
+        else:
             key = "device_id" if isinstance(draft.device, int) else "device"
             faults.append(Fault(join(draft.path, key), f"there is no device {draft.device!r:.80}"))
-    if faults:
-        raise ConfigError(faults)
-    return [known[draft.device] for draft in drafts]
+    return owned

@@ -82,16 +82,19 @@ class Surroundings:
                 yield Fault(path, f"{value!r:.60} is no value of type {data_type}")
 
 
-def save_tags(change: Change, tags: Sequence[tuple[int, TagDraft]], mode: Mode) -> list[int]:
+def save_tags(
+    change: Change, tags: Sequence[tuple[int, TagDraft]], mode: Mode, found: Iterable[Fault] = ()
+) -> list[int]:
     """Store (device id, tag) pairs; the tags' ids in the same order. Devices that are not touched by it keep their revision.
 
     Raises ConfigError for references that lead nowhere, Conflict for names that are taken; each with the draft's path.
+    `found` are faults of other tags: with any of them nothing is stored, and one ConfigError has them all.
     """
     connection = change.connection
     device_ids = {device_id for device_id, _ in tags}
     stored = _Stored(connection, tags, mode)
     around = Surroundings(connection, device_ids, any(draft.item is not None for _, draft in tags))
-    faults: list[Fault] = []
+    faults = list(found)
     ids: list[int | None] = []
     for device_id, draft in tags:
         tag_id = stored.find(device_id, draft)
@@ -100,9 +103,11 @@ def save_tags(change: Change, tags: Sequence[tuple[int, TagDraft]], mode: Mode) 
             draft.bindings = [] if tag_id is None else stored.binding_drafts(tag_id)
         faults.extend(one_source(draft.bindings))
         faults.extend(around.resolve(device_id, draft))
+    taken = _taken(tags, ids, mode)
     if faults:
-        raise ConfigError(faults)
-    _refuse_taken(tags, ids, mode)
+        raise ConfigError([*faults, *taken])
+    if taken:
+        raise Conflict(taken)
     new = [index for index, tag_id in enumerate(ids) if tag_id is None]
     if new:
         rows = [tags[index][1].row for index in new]
@@ -168,7 +173,7 @@ def stored_binding(row: Row) -> BindingDraft:
     return BindingDraft({name: row[name] for name in BINDING_FIELDS}, "", row["id"])
 
 
-def _refuse_taken(tags: Sequence[tuple[int, TagDraft]], ids: list[int | None], mode: Mode) -> None:
+def _taken(tags: Sequence[tuple[int, TagDraft]], ids: list[int | None], mode: Mode) -> list[Fault]:
     faults = []
     seen: set[tuple[int, str]] = set()
     for (device_id, draft), tag_id in zip(tags, ids, strict=True):
@@ -178,8 +183,7 @@ def _refuse_taken(tags: Sequence[tuple[int, TagDraft]], ids: list[int | None], m
         elif tag_id is not None and mode is Mode.CREATE:
             faults.append(Fault(join(draft.path, "name"), f"the device already has a tag {draft.row['name']!r}"))
         seen.add(key)
-    if faults:
-        raise Conflict(faults)
+    return faults
 
 
 def _save_bindings(connection: Connection, tags: list[tuple[int, list[BindingDraft]]], stored: _Stored) -> None:

@@ -42,7 +42,8 @@ class Table(MethodView):
                 table.documents,
                 path="",
                 merge=query["mode"] == "merge",
-                dry_run=query["dry_run"],
+                # With a line that cannot be read nothing is stored, but what is wrong with the others is told too.
+                dry_run=query["dry_run"] or bool(table.faults),
                 **resource.maker(),
             )
         return resource.as_json({"total": len(ids), "dry_run": query["dry_run"]})

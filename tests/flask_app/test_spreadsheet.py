@@ -102,17 +102,17 @@ def test_every_faulty_line_is_listed_and_nothing_stored(plant: FlaskClient) -> N
     ]
     answer = load(plant, "\n".join(rows))
     assert answer.status_code == 422
-    # Cells that cannot be read are found before the store looks at those that can.
+    # In one answer: cells that cannot be read, fields that cannot be, devices that are not there.
     assert {fault["field"] for fault in answer.json["errors"]} == {
+        "line 3: name",
+        "line 4: modbus.register",
         "line 5: modbus.register",
         "line 5: deadband",
+        "line 6: name",
+        "line 8: device",
+        "line 9: modbus.order",
         "line 10",
     }
-    rows = [row for row in rows if "number" not in row and "long" not in row]
-    answer = load(plant, "\n".join(rows))
-    assert answer.status_code == 422
-    found = {fault["field"] for fault in answer.json["errors"]}
-    assert {"line 3: name", "line 4: modbus.register", "line 5: name", "line 8: modbus.order"} <= found
     assert plant.get("/api/v1/tags").json["total"] == 0
 
 
@@ -149,6 +149,16 @@ def test_modes_and_dry_run(plant: FlaskClient) -> None:
     assert {fault["field"] for fault in answer.json["errors"]} == {"line 2: name", "line 3: name"}
     assert load(plant, TABLE.replace("bar,p", "Pa,p")).status_code == 200
     assert plant.get("/api/v1/tags/boiler@pressure").json["unit"] == "Pa"
+
+
+def test_a_line_that_cannot_be_read_keeps_the_others_from_being_stored(plant: FlaskClient) -> None:
+    text = "device,name,modbus.register\nboiler,good,1\nboiler,bad,x\n"
+    assert load(plant, text).status_code == 422
+    assert plant.get("/api/v1/tags").json["total"] == 0
+    assert load(plant, text.replace("x", "2"), "?mode=create").status_code == 200
+    answer = load(plant, text, "?mode=create")
+    assert answer.status_code == 422
+    assert {fault["field"] for fault in answer.json["errors"]} == {"line 2: name", "line 3: modbus.register"}
 
 
 @settings(deadline=None)

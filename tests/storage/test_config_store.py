@@ -350,7 +350,7 @@ def test_bulk_stores_all_or_none_and_names_the_rows_that_clash(store: ConfigStor
     assert faults(error) == ["tags.1.name", "tags.2.name"]
     with pytest.raises(ConfigError) as error:
         store.create_tags_bulk([{"name": "c", "device": "boiler"}, {"name": "c"}, {"name": "c", "device": "nobody"}])
-    assert faults(error) == ["tags.1.device_id"]
+    assert faults(error) == ["tags.1.device_id", "tags.2.device"]
     assert store.list_tags(filters={"name": "[abc]"})[1] == 0
     assert store.list_tags()[1] == 3
 
@@ -363,3 +363,34 @@ def test_a_bulk_of_more_rows_than_a_statement_takes_keeps_their_order(store: Con
     for index in (0, 1, 999, 1000, 2999):
         tag = store.get_tag(ids[index])
         assert (tag["name"], tag["bindings"][0]["address"]["register"]) == (f"t{index}", index)
+
+
+def test_bulk_lists_faults_of_every_kind_at_once(store: ConfigStore, boiler: Document) -> None:
+    device = {"device": "boiler"}
+    documents = [
+        {"name": "a/b", **device},
+        {"name": "lost", "device": "nobody"},
+        {"name": "lost2", "device_id": 999},
+        {"name": "both", **device, "device_id": boiler["id"]},
+        {"name": "item", **device, "item": "none"},
+        {
+            "name": "simulated",
+            **device,
+            "bindings": [{"protocol": "simulated", "address": {"point": "x"}, "direction": "in"}],
+        },
+        {"name": boiler["tags"][0]["name"], **device},
+        {"name": "good", **device},
+    ]
+    with pytest.raises(ConfigError) as error:
+        store.create_tags_bulk(documents)
+    assert not isinstance(error.value, Conflict)
+    assert sorted(fault.field for fault in error.value.faults) == [
+        "tags.0.name",
+        "tags.1.device",
+        "tags.2.device_id",
+        "tags.3.device",
+        "tags.4.item",
+        "tags.5.bindings.0.protocol",
+        "tags.6.name",
+    ]
+    assert store.list_tags(filters={"name": "good"})[1] == 0
