@@ -56,6 +56,8 @@ def compile_engineering(tag: TagConfig, source: BindingConfig) -> Callable[[Valu
 def compile_raw(tag: TagConfig, binding: BindingConfig) -> Callable[[Value], Value]:
     """A closure from an engineering value to the raw value that a driver writes, scaled by the binding's own scaling only."""
     scaling = binding.scaling
+    if _is_numbered(tag.data_type, binding.address):
+        return _bit_as_number
     if tag.data_type not in (DataType.FLOAT, DataType.INT) or scaling is None or _is_identity(scaling):
         return lambda value: value
     to_raw = Scaling(scaling.gain, scaling.offset).to_raw
@@ -93,9 +95,18 @@ class Rounding(Protocol):
 
 
 def compile_encode(
-    address: ModbusAddress, options: Rounding, binding: BindingConfig, encode: Callable[[Value], bytes]
+    data_type: DataType,
+    address: ModbusAddress,
+    options: Rounding,
+    binding: BindingConfig,
+    encode: Callable[[Value], bytes],
 ) -> Callable[[Value], bytes]:
-    """A closure from an engineering value to register bytes: limit, scale, round, encode."""
+    """A closure from an engineering value of a tag's type to register bytes: limit, scale, round, encode.
+
+    Text and truth values have no limits and no scaling; true is 1 to a type of numbers, false 0.
+    """
+    if data_type not in (DataType.FLOAT, DataType.INT):
+        return _chain(_bit_as_number, [encode]) if _is_numbered(data_type, address) else encode
     steps: list[Step] = []
     if binding.limits is not None:
         steps.append(_number)
@@ -126,6 +137,13 @@ def _chain(first: Step, steps: Sequence[Step]) -> Step:
 
 def _limit_step(limits: LimitsConfig) -> Step:
     return Limits(limits.low, limits.high, limits.action).apply
+
+
+def _is_numbered(data_type: DataType, address: object) -> bool:
+    """Whether truth values stand as the numbers 0 and 1 in the registers of an address."""
+    if data_type is not DataType.BOOL or not isinstance(address, ModbusAddress) or address.table.is_bits:
+        return False
+    return address.type not in (RegisterType.BOOL, RegisterType.STRING)
 
 
 def _is_identity(scaling: ScalingConfig) -> bool:

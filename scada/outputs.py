@@ -87,6 +87,15 @@ def flag_plan(out: OutPlan) -> OutPlan | None:
     )
 
 
+def compile_cells(data_type: DataType, binding: BindingConfig) -> tuple[int, Callable[[Value], bytes]]:
+    """How many registers (a coil: 1) a Modbus binding writes, and what turns a tag's value into their bytes."""
+    address, options = cast(ModbusAddress, binding.address), cast(ModbusOptions, binding.options)
+    if address.table is Table.COIL:
+        return 1, compile_encode(data_type, address, options, binding, encode_coil)
+    encoding = codec(address.type, address.order, length=address.length, bit=address.bit)
+    return encoding.registers, compile_encode(data_type, address, options, binding, encoding.encode)
+
+
 def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, endpoint: Endpoint | None) -> OutPlan:
     """A Modbus binding `out`; raises ConfigError. `endpoint` is that of the device's network, made once for all its bindings."""
     network = device.networks.get("modbus")
@@ -94,11 +103,9 @@ def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, en
         raise ConfigError("has a modbus binding, but the device has no modbus network")
     address = cast(ModbusAddress, binding.address)
     options = cast(ModbusOptions, binding.options)
-    coil = address.table is Table.COIL
-    if not coil and address.table is not Table.HOLDING_REGISTER:
+    if address.table not in (Table.COIL, Table.HOLDING_REGISTER):
         raise ConfigError(f"a {address.table} cannot be written")
-    encoding = None if coil else codec(address.type, address.order, length=address.length, bit=address.bit)
-    encode = compile_encode(address, options, binding, encode_coil if encoding is None else encoding.encode)
+    count, encode = compile_cells(tag.data_type, binding)
     return OutPlan(
         binding_id=binding.id,
         device=device.name,
@@ -108,7 +115,7 @@ def compile_out(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, en
         unit_id=1 if address.unit_id is None else address.unit_id,
         table=address.table,
         address=address.register,
-        count=1 if encoding is None else encoding.registers,
+        count=count,
         bit=address.bit,
         options=options,
         config=binding,

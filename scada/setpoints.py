@@ -76,7 +76,7 @@ def check_command(tag: TagConfig, value: object, binding: BindingConfig | None =
         _check_limits(tag.limits, result, "the tag's")
         _check_limits(None if binding is None else binding.limits, result, "the binding's")
     if binding is not None and isinstance(binding.address, ModbusAddress):
-        _encoded(binding, binding.address, result)
+        _encoded(tag.data_type, binding, binding.address, result)
     return result
 
 
@@ -166,12 +166,12 @@ def _check_limits(limits: LimitsConfig | None, value: float, whose: str) -> None
         raise BadValue(RejectCode.OUT_OF_RANGE, f"{value:.17g} is above {whose} limit high, {limits.high:.17g}")
 
 
-def _encoded(binding: BindingConfig, address: ModbusAddress, value: Value) -> bytes:
+def _encoded(data_type: DataType, binding: BindingConfig, address: ModbusAddress, value: Value) -> bytes:
     encode: Callable[[Value], bytes] = encode_coil
     if not address.table.is_bits:
         encode = codec(address.type, address.order, length=address.length, bit=address.bit).encode
     options: Any = binding.options
-    return compile_encode(address, options, binding, encode)(value)
+    return compile_encode(data_type, address, options, binding, encode)(value)
 
 
 def _resolution(binding: BindingConfig, value: float) -> float:

@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from scada.config import Direction
+from scada.config import BindingConfig, Direction, LimitsConfig, ModbusAddress, ScalingConfig
 from scada.errors import ConfigError, Fault
+from scada.modbus.limits import Table
+from scada.modbus.registers import RegisterType
+from scada.outputs import compile_cells
 from scada.registry import Protocol, protocol
 from scada.schema import join, parse
-from scada.values import DataType
+from scada.values import BadValue, DataType
 from storage.drafts import BindingDraft
 from storage.records import BindingFields
 from storage.shapes import Row
@@ -53,6 +56,48 @@ def misplaced(binding: Row, settings: Row) -> Iterable[Fault]:
     address: Any = parse(kind.address, binding["address"])
     for fault in kind.belongs(network, address, Direction(binding["direction"])):
         yield Fault(join("address", fault.field), fault.message)
+
+
+def unsuited(binding: BindingDraft, data_type: str) -> Iterable[Fault]:
+    """The faults of a binding of a tag of this type: constants of another one, registers that can never hold its values."""
+    row = binding.row
+    wrong = [
+        Fault(path, f"{value!r:.60} is no value of type {data_type}")
+        for path, value in binding.constants()
+        if not fits(value, data_type)
+    ]
+    if issubclass(protocol(row["protocol"]).address, ModbusAddress):
+        address = row["address"]
+        kind = address.get("type", RegisterType.UINT16)
+        is_bits = Table(address.get("table", Table.HOLDING_REGISTER)).is_bits
+        if (data_type == DataType.STRING) != (kind == RegisterType.STRING and not is_bits):
+            place = f"a {address['table']}" if is_bits else f"type {kind}"
+            wrong.append(
+                Fault(join(binding.path, "address.type"), f"{place} holds no value of a tag of type {data_type}")
+            )
+    yield from wrong or _unwritable(binding, data_type)
+
+
+def _unwritable(binding: BindingDraft, data_type: str) -> Iterable[Fault]:
+    """The fault of a fail-safe value that the binding itself cannot write: it would come out only when it is needed."""
+    row = binding.row
+    value = ((row["options"] or {}).get("failsafe") or {}).get("value")
+    if value is None:
+        return
+    kind = protocol(row["protocol"])
+    config = BindingConfig(
+        0,
+        kind.name,
+        Direction(row["direction"]),
+        parse(kind.address, row["address"]),
+        parse(kind.options, row["options"]),
+        parse(ScalingConfig, row["scaling"]) if row["scaling"] else None,
+        parse(LimitsConfig, row["limits"]) if row["limits"] else None,
+    )
+    try:
+        compile_cells(DataType(data_type), config)[1](value)
+    except BadValue as error:
+        yield Fault(join(binding.path, "options.failsafe.value"), f"can never be written: {error}")
 
 
 def fits(value: object, data_type: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault
-from storage.contradictions import fits
+from storage.contradictions import unsuited
 from storage.documents import Document, Reader, checked
 from storage.engine import reading
 from storage.listing import page_of
@@ -91,12 +91,11 @@ class ItemStore:
 
 
 def check_constants(change: Change, item_id: int, data_type: str) -> None:
-    """Raise ConfigError when a binding of the item's tags names a value that is not of the item's data type."""
+    """Raise ConfigError when a binding of the item's tags does not go with the item's data type."""
     inheriting = (TAG.c.item_id == item_id) & TAG.c.data_type.is_(None)
     tags = select(TAG.c.id).where(inheriting)
-    found = rows(change.connection, BINDING_COLUMNS, BINDING.c.tag_id.in_(tags), BINDING.c.options.is_not(None))
+    found = rows(change.connection, BINDING_COLUMNS, BINDING.c.tag_id.in_(tags))
     for row in found:
-        for path, value in stored_binding(row).constants():
-            if not fits(value, data_type):
-                message = f"tag {row['tag_id']} has a binding whose {path} is no {data_type}"
-                raise ConfigError([Fault("data_type", message)])
+        for fault in unsuited(stored_binding(row), data_type):
+            message = f"tag {row['tag_id']} has a binding that it does not go with, {fault.field}: {fault.message}"
+            raise ConfigError([Fault("data_type", message)])

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, upd
 
 from scada.errors import ConfigError, Conflict, Fault
 from scada.schema import join
-from storage.contradictions import fits, misplaced, one_source
+from storage.contradictions import misplaced, one_source, unsuited
 from storage.drafts import BindingDraft, TagDraft
 from storage.revisions import Change
 from storage.shapes import BINDING, BINDING_FIELDS, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns, unit_id
@@ -77,9 +77,7 @@ class Surroundings:
         else:
             for fault in misplaced(binding.row, network):
                 yield Fault(join(binding.path, fault.field), fault.message)
-        for path, value in binding.constants():
-            if not fits(value, data_type):
-                yield Fault(path, f"{value!r:.60} is no value of type {data_type}")
+        yield from unsuited(binding, data_type)
 
 
 def save_tags(

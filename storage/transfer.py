@@ -83,9 +83,11 @@ class TransferStore:
             if MODES[mode] is Mode.REPLACE:
                 named = {draft.row["name"] for draft in devices}
                 delete_rows(change.connection, DEVICE, [each for name, each in before if name not in named])
-            old_items = _save_items(change, items)
+            old_items, changed = _save_items(change, items)
             for draft in devices:
                 _save_device(change, draft, stored.get(draft.row["name"]), MODES[mode])
+            for item_id, data_type in changed.items():  # now that their tags stand as the document has them
+                check_constants(change, item_id, data_type)
             if MODES[mode] is Mode.REPLACE:
                 wanted = {row["name"] for row in items}
                 delete_rows(change.connection, ITEM, [each for name, each in old_items.items() if name not in wanted])
@@ -127,10 +129,11 @@ def _elements(document: Document, name: str, reader: Reader) -> Iterable[tuple[s
     return [(join(name, str(index)), each) for index, each in enumerate(found)]
 
 
-def _save_items(change: Change, items: list[Row]) -> dict[str, int]:
-    """Store items by name; returns the ids of those that were stored before."""
+def _save_items(change: Change, items: list[Row]) -> tuple[dict[str, int], dict[int, str]]:
+    """Store items by name; returns the ids of those that were stored before, and the data types of those that changed."""
     connection = change.connection
     stored = {row["name"]: row for row in rows(connection, ITEM_COLUMNS)}
+    changed: dict[int, str] = {}
     new = [{**row, "revision": change.revision} for row in items if row["name"] not in stored]
     if new:
         connection.execute(insert(ITEM), new)
@@ -139,8 +142,8 @@ def _save_items(change: Change, items: list[Row]) -> dict[str, int]:
         if old is not None and any(old[name] != value for name, value in row.items()):
             connection.execute(update(ITEM).where(ITEM.c.id == old["id"]).values(**row))
             change.touch_item(old["id"])
-            check_constants(change, old["id"], row["data_type"])
-    return {name: row["id"] for name, row in stored.items()}
+            changed[old["id"]] = row["data_type"]
+    return {name: row["id"] for name, row in stored.items()}, changed
 
 
 def _save_device(change: Change, draft: DeviceDraft, device_id: int | None, mode: Mode) -> None:

@@ -12,7 +12,7 @@ from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptio
 from scada.registry import PROTOCOLS
 from scada.setpoints import command_route
 from scada.sources import TagSource, compile_source
-from scada.values import Value
+from scada.values import DataType, Value
 
 PROTOCOL = "modbus_server"
 """Of the bindings; also this program's name on the bus."""
@@ -116,7 +116,7 @@ def _bound(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, network
         owner=owner,
         binding=binding,
         source=None if role is Role.SHOWN else compile_source(tag, binding),
-        encode=None if binding.direction is Direction.IN else _encoder(address, binding, place),
+        encode=None if binding.direction is Direction.IN else _encoder(tag.data_type, address, binding, place),
     )
 
 
@@ -128,7 +128,10 @@ def _role(device: DeviceConfig, tag: TagConfig, binding: BindingConfig) -> tuple
     return (Role.SETPOINT if owner == PROTOCOL else Role.SHOWN), owner
 
 
-def _encoder(address: MailboxAddress, binding: BindingConfig, place: Place) -> Callable[[Value], bytes]:
+def _encoder(
+    data_type: DataType, address: MailboxAddress, binding: BindingConfig, place: Place
+) -> Callable[[Value], bytes]:
     options = binding.options
     assert isinstance(options, MailboxOptions)
-    return compile_encode(address, options, binding, encode_coil if place.codec is None else place.codec.encode)
+    encode = encode_coil if place.codec is None else place.codec.encode
+    return compile_encode(data_type, address, options, binding, encode)

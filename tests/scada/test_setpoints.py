@@ -17,6 +17,7 @@ from scada.config import (
     ScalingConfig,
     TagConfig,
 )
+from scada.conversion import compile_raw
 from scada.errors import Conflict
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType, codec
@@ -166,6 +167,16 @@ def test_a_command_outside_limits_is_refused_and_never_clamped(action: OutOfLimi
 def test_a_value_that_the_registers_cannot_hold_is_refused(binding: BindingConfig, value: Value) -> None:
     with pytest.raises(BadValue):
         check_command(tag(binding), value, binding)
+
+
+def test_a_truth_value_is_a_number_to_a_number_type() -> None:
+    for type in (RegisterType.UINT16, RegisterType.FLOAT64):
+        binding = modbus(type=type)
+        config = tag(binding, data_type=DataType.BOOL)
+        assert check_command(config, True, binding) is True
+        raw = compile_raw(config, binding)(True)
+        assert raw == 1
+        assert not isinstance(raw, bool), "the driver encodes it as it is"
 
 
 def test_a_text_of_the_enum_is_its_value() -> None:

@@ -13,6 +13,7 @@ from tests.support.processes import CHECKOUT
 
 Document = dict[str, Any]
 MODBUS = {"protocol": "modbus", "direction": "out", "address": {"register": 5}}
+TEXT = {"protocol": "modbus", "direction": "out", "address": {"register": 5, "type": "string", "length": 8}}
 MQTT = {"protocol": "mqtt", "direction": "in", "address": {"path": "a"}}
 
 
@@ -91,6 +92,21 @@ def test_a_name_taken_is_a_conflict_and_case_counts(store: ConfigStore, boiler: 
         ({"item": 5}, "item"),
         ({"bindings": [{**MODBUS, "options": {"failsafe": {"value": "x", "after_s": 1}}}]},
          "bindings.0.options.failsafe.value"),
+        ({"bindings": [{**MODBUS, "options": {"failsafe": {"value": 70000, "after_s": 1}}}]},
+         "bindings.0.options.failsafe.value"),
+        ({"bindings": [{**MODBUS, "options": {"failsafe": {"value": 1.5, "after_s": 1}}}]},
+         "bindings.0.options.failsafe.value"),
+        ({"bindings": [{**MODBUS, "limits": {"high": 10}, "options": {"failsafe": {"value": 11, "after_s": 1}}}]},
+         "bindings.0.options.failsafe.value"),
+        ({"bindings": [{**MODBUS, "scaling": {"gain": 0.001}, "options": {"failsafe": {"value": 66, "after_s": 1}}}]},
+         "bindings.0.options.failsafe.value"),
+        ({"data_type": "string", "bindings": [MODBUS]}, "bindings.0.address.type"),
+        ({"data_type": "string", "bindings": [{**MODBUS, "direction": "in"}]}, "bindings.0.address.type"),
+        ({"data_type": "string", "bindings": [{**MODBUS, "address": {"register": 1, "table": "coil"}}]},
+         "bindings.0.address.type"),
+        ({"bindings": [TEXT]}, "bindings.0.address.type"),
+        ({"data_type": "int", "bindings": [{**TEXT, "direction": "inout"}]}, "bindings.0.address.type"),
+        ({"data_type": "bool", "bindings": [TEXT]}, "bindings.0.address.type"),
         ({"data_type": "bool", "bindings": [{**MQTT, "options": {"enum": {"on": 2}}}]}, "bindings.0.options.enum.on"),
         ({"data_type": "int", "bindings": [{**MQTT, "options": {"enum": {"on": 1.5}}}]}, "bindings.0.options.enum.on"),
         ({"bindings": {}}, "bindings"),
@@ -223,6 +239,12 @@ def test_an_item_in_use_cannot_be_deleted_nor_get_a_type_its_tags_contradict(
         store.delete_item(item["id"])
     with pytest.raises(ConfigError) as error:
         store.patch_item(item["id"], {"data_type": "int"})
+    assert faults(error) == ["data_type"]
+    store.delete_tag(tag["id"])
+    store.patch_item(item["id"], {"data_type": "float"})
+    tag = store.create_tag(boiler["id"], {"name": "t", "item_id": item["id"], "bindings": [MODBUS]})
+    with pytest.raises(ConfigError, match="type uint16 holds no value of a tag of type string") as error:
+        store.patch_item(item["id"], {"data_type": "string"})
     assert faults(error) == ["data_type"]
     store.delete_tag(tag["id"])
     store.delete_item(item["id"])

@@ -105,6 +105,27 @@ def test_a_bad_file_changes_nothing_and_says_where(store: ConfigStore, document:
         store.import_config(document, "sideways")
 
 
+def test_an_item_changes_its_type_together_with_what_its_tags_are_written_to(store: ConfigStore) -> None:
+    """The items are stored first: it was judged by the registers that the file replaces."""
+    binding = {"protocol": "modbus", "direction": "out", "address": {"register": 0}}
+    tags = [{"name": "t", "item": "i", "bindings": [binding]}]
+    document = {
+        "items": [{"name": "i"}],
+        "devices": [{"name": "d", "network": {"modbus": {"host": "h"}}, "tags": tags}],
+    }
+    store.import_config(document)
+    document["items"][0]["data_type"] = "string"
+    with pytest.raises(ConfigError) as error:
+        store.import_config(document)
+    assert [fault.field for fault in error.value.faults] == ["devices.0.tags.0.bindings.0.address.type"]
+    with pytest.raises(ConfigError) as error:
+        store.import_config({"items": document["items"]})
+    assert [fault.field for fault in error.value.faults] == ["data_type"]
+    binding["address"] = {"register": 0, "type": "string", "length": 8}
+    store.import_config(document)
+    assert store.list_items()[0][0]["data_type"] == "string"
+
+
 def test_a_network_in_use_is_not_replaced_away(store: ConfigStore) -> None:
     fill(store)
     before = store.export_config()
