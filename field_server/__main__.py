@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> None:
         performer = FieldCommands(field, drivers)
         desk = CommandDesk(bus, topics, performer, steps.store, answers_unknown=settings.shard.count == 1)
         feeds = Feeds(bus, topics, field, drivers)
-        leftovers = Leftovers(bus, topics, settings.owner, field.reads)
+        leftovers = Leftovers(bus, topics, settings.owner, field)
         compiler = partial(compile_device, drivers=drivers, periods_ms=settings.periods_ms)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compiler, reading)
         try:
@@ -79,7 +79,7 @@ async def serve(settings: Settings) -> None:
                     tasks.create_task(steps.run(), name="steps of commands"),
                     tasks.create_task(desk.run(), name="commands"),
                     tasks.create_task(follow(field, feeds, bus, watch), name="configuration"),
-                    tasks.create_task(leftovers.clear(), name="leftovers"),
+                    tasks.create_task(leftovers.run(), name="leftovers"),
                 ]
                 await stop.wait()
                 log.info("stopping")

@@ -113,10 +113,13 @@ class FieldCommands:
             tags = [source.tag for source in part.sources if not wanted or source.tag in wanted]
             if tags:
                 poller = self._field.poller(part)
-                found += await _read(poller, part, tags)
-        missing = wanted - {sample.tag for sample in found}
-        if missing:
-            raise ConfigError(f"{', '.join(sorted(missing))}: not read from the field by this program")
+                found += await _read(poller, part, tags, whole=False)
+        for name in sorted(wanted - {sample.tag for sample in found}):
+            noted = self._field.last(call.device, name)  # a setpoint, which is written and never read
+            if noted is not None:
+                found.append(noted)
+        if not found:
+            raise ConfigError(f"{', '.join(sorted(wanted)) or call.device}: not read from the field by this program")
         return tuple(found)
 
     def _targets(self, plan: DevicePlan, command: Command) -> tuple[Part, list[_Target]]:
@@ -222,11 +225,11 @@ def _watched_name(target: _Target) -> str:
     return target.tag.name if target.feedback is None else target.feedback.name
 
 
-async def _read(poller: Poller, part: Part, tags: list[str]) -> list[Sample]:
+async def _read(poller: Poller, part: Part, tags: list[str], *, whole: bool = True) -> list[Sample]:
     found: list[Sample] = []
 
     async def read(link: Link) -> None:
-        found.extend(await poller.read_now(link, part.device_id, tags))
+        found.extend(await poller.read_now(link, part.device_id, tags, whole=whole))
 
     with _gone(part.device):
         await poller.perform(read)

@@ -8,6 +8,7 @@ from field_server.connects import Connects
 from field_server.plans import DevicePlan, Part
 from field_server.poller import Poller
 from field_server.sink import Sink
+from scada.config import Direction
 from scada.values import Sample
 from storage.config_watch import Change
 
@@ -58,6 +59,19 @@ class Field:
         if samples:
             self._noted.setdefault(name, {}).update((sample.tag, sample) for sample in samples)
             self._sink.publish(name, samples)
+
+    def recall(self, name: str, samples: Iterable[Sample]) -> None:
+        """Take over what an earlier run told of tags that are never read and were not set since."""
+        plan = self._by_name.get(name)
+        if plan is None:
+            return
+        setpoints = {
+            tag.name
+            for tag in plan.config.tags
+            if not any(each.direction is not Direction.OUT for each in tag.bindings)
+        }
+        noted = self._noted.get(name, {})
+        self.note(name, [each for each in samples if each.tag in setpoints and each.tag not in noted])
 
     def poller(self, part: Part) -> Poller:
         """The poller that reads a part."""

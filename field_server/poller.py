@@ -7,7 +7,7 @@ before a write is told before that write, never after.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from drivers.contract import Driver, Link, Refusal
@@ -15,8 +15,10 @@ from field_server.breaker import Breaker
 from field_server.connects import Connects
 from field_server.errands import Action, Errands
 from field_server.plans import Part
+from field_server.samples import REFUSED
 from field_server.sink import Sink
-from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_jobs, make_turns, plan_document
+from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_turns, plan_document
+from field_server.units import Units
 from links.backoff import Backoff
 from scada.errors import DeviceRefused, LinkError, ProtocolError
 from scada.values import BadValue, Reason, Sample, Value
@@ -33,8 +35,7 @@ SLOWER = 10
 PLAN_PERIOD_S = 60.0
 READS_WAIT_S = 0.5
 """A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
-_FIRST = 0.0
-"""Before every time there is."""
+_FIRST = 0.0  # before every time there is
 
 
 class Poller:
@@ -52,12 +53,9 @@ class Poller:
         self._agenda = Agenda()
         self._wake = asyncio.Event()
         self._errands = Errands(self._wake.set)
-        self._breakers: dict[int, Breaker] = {}
-        self._silences: dict[int, int] = {}
-        """By unit: requests without an answer since its last one."""
+        self._units = Units(self._make_breaker)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
         self._retry_at = 0.0
-        self._link_error = "not connected yet"
         self._answered = False
         """Something answered since the link was opened: only then is opening it again at once worth while."""
         self._read_came_last = True
@@ -87,7 +85,7 @@ class Poller:
         """Leave a device alone."""
         self._end(self._devices.pop(device_id))
         units = {turn.unit for device in self._devices.values() for turn in device.turns}
-        self._breakers = {unit: breaker for unit, breaker in self._breakers.items() if unit in units}
+        self._units.keep(units)
         if self._devices:
             self._merge_networks()
 
@@ -103,17 +101,28 @@ class Poller:
         """
         await self._errands.perform(action)
 
-    async def read_now(self, link: Link, device_id: int, tags: Sequence[str]) -> list[Sample]:
+    async def read_now(self, link: Link, device_id: int, tags: Sequence[str], *, whole: bool = True) -> list[Sample]:
         """Within `perform`: read tags of a device at once; their samples, which are told to everybody as well.
 
-        Raises what `Link.read` raises; KeyError for a tag that is not read here.
+        Raises what `Link.read` raises; KeyError for a tag that is not read here. Not `whole`: a request that the device
+        refuses makes its tags bad, as long as not every one is refused.
         """
         device = self._devices[device_id]
-        for job in device.jobs_of(tags):
-            values = await link.read(job.request)
+        asked = frozenset(tags)
+        jobs = device.jobs_of(tags)
+        refused = 0
+        for job in jobs:
+            try:
+                values = await link.read(job.request)
+            except DeviceRefused as error:
+                refused += 1
+                if whole or refused == len(jobs):
+                    raise
+                self._bad(device, job, error)
+                continue
             if self._devices.get(device_id) is not device:
                 raise KeyError(device_id)  # read by its old configuration, and not to be told any more
-            self._tell(device, job, values)
+            self._tell(device, job, values, asked)
         samples = [device.last(tag) for tag in tags]
         return [sample for sample in samples if sample is not None]
 
@@ -124,7 +133,7 @@ class Poller:
                 try:
                     await self._step()
                 except Exception:  # the top of this task: a fault of ours makes these tags bad and stops nothing else
-                    log.exception("a fault in the link of %s", ", ".join(self._names) or "no device")
+                    log.exception("a fault in the link of %s", [each.part.device for each in self._devices.values()])
                     await self._start_over()
         finally:
             self._errands.close()
@@ -137,10 +146,6 @@ class Poller:
             self._network = network
             self._reopen = True
         self._wake.set()
-
-    @property
-    def _names(self) -> list[str]:
-        return [device.part.device for device in self._devices.values()]
 
     async def _start_over(self) -> None:
         """After a fault: everything is bad, the link is closed, and after a pause every turn comes anew."""
@@ -191,7 +196,7 @@ class Poller:
             return self._retry_at
         if device.allowed_at > now:
             return device.allowed_at
-        breaker = self._breaker(turn.unit)
+        breaker = self._units.breaker(turn.unit)
         return now if breaker.allows(now) else max(breaker.retry_at, now + FIRST_PAUSE_S)
 
     async def _poll(self, device: DeviceTurns, turn: Turn) -> None:
@@ -207,7 +212,7 @@ class Poller:
             if turn.tries:
                 self._ask_again(turn)
                 return
-        breaker = self._breaker(turn.unit)
+        breaker = self._units.breaker(turn.unit)
         now = self._loop.time()
         if not breaker.allows(now):
             turn.position = 0
@@ -232,8 +237,10 @@ class Poller:
             if not turn.alive:
                 return
             turn.tries += 1
-            silences = self._silences[turn.unit] = self._silences.get(turn.unit, 0) + 1
-            attempts = device.retries + 1 if self._breaker(turn.unit).is_closed else 1
+            silences = self._units.unheard(turn.unit)
+            if self._units.unanswered > device.retries:
+                self._suspect(str(error))
+            attempts = device.retries + 1 if self._units.is_closed(turn.unit) else 1
             # Counted for the unit as well: were each of its turns tried again, all of it would be bad only after them all.
             if max(turn.tries, silences) >= attempts:
                 turn.tries = 0
@@ -252,13 +259,15 @@ class Poller:
     def _ask_again(self, turn: Turn) -> None:
         """At once; but when the connection has stayed, another unit goes first: its answer shows that it is still good."""
         if self._link.connected:
-            other = self._agenda.other(turn.unit, lambda unit: self._breaker(unit).is_closed)
+            other = self._agenda.other(turn.unit, self._units.is_closed)
             if other is not None:
                 self._agenda.advance([other], _FIRST)
         self._agenda.add(turn, _FIRST)
 
-    def _tell(self, device: DeviceTurns, job: Job, values: Sequence[Value | BadValue]) -> None:
-        samples = job.readings.take(values, time.time_ns() // 1_000_000)
+    def _tell(
+        self, device: DeviceTurns, job: Job, values: Sequence[Value | BadValue], asked: Collection[str] = ()
+    ) -> None:
+        samples = job.readings.take(values, time.time_ns() // 1_000_000, asked)
         if samples:
             self._sink.publish(device.part.device, samples)
 
@@ -272,18 +281,14 @@ class Poller:
         if meaning is Refusal.CONFIG:
             instead = self._link.refused(job.request, error.code)
             if instead is not None:
-                known = {
-                    source.tag: (source, sample)
-                    for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
-                    if sample is not None
-                }
-                at = turn.jobs.index(job)
-                turn.jobs[at : at + 1] = make_jobs(instead, job.readings.sources, known)
-                device.index()
-                device.show_plan_at = 0.0
+                device.divide(turn, job, instead)
                 return
             job.not_before = self._loop.time() + SLOWER * turn.period_s
-        reason = Reason.CONFIG_ERROR if meaning is Refusal.CONFIG else Reason.DEVICE_FAILURE
+        self._bad(device, job, error)
+
+    def _bad(self, device: DeviceTurns, job: Job, error: DeviceRefused) -> None:
+        """The tags of a request that was refused."""
+        reason = REFUSED[self._driver.meaning(error.code)]
         samples = job.readings.fail(reason, time.time_ns() // 1_000_000)
         if samples:
             log.warning("%s: %s: %d tags are bad (%s)", device.part.device, error, len(samples), reason)
@@ -292,11 +297,11 @@ class Poller:
     def _heard(self, device: DeviceTurns, turn: Turn) -> None:
         """The unit answered."""
         unit = turn.unit
-        self._silences.pop(unit, None)
+        is_back = self._units.heard(unit)
         if not self._answered:
             self._answered = True
             self._backoff.reset()
-        if self._breaker(unit).succeeded():
+        if is_back:
             others = [each for known in self._devices.values() for each in known.turns if each.unit == unit]
             self._agenda.advance([each for each in others if each is not turn], self._loop.time())
         if device.errors.get(unit, "") is not None:
@@ -310,14 +315,19 @@ class Poller:
             if not self._answered:
                 self._retry_at = self._loop.time() + self._backoff.next_delay_s()
             self._answered = False
-        elif not any(breaker.is_closed for breaker in self._breakers.values()):
+        elif self._units.all_lost:
             # Nobody behind this connection answers: perhaps it is the connection.
             await self._link.close()
             self._answered = False
 
+    def _suspect(self, error: str) -> None:
+        """Nobody has answered for as long as one unit may take: what is due meanwhile is not known any more either."""
+        for turn in self._agenda.due(self._loop.time()):
+            if self._units.is_closed(turn.unit):
+                self._fail(self._devices[turn.device_id], turn.unit, Reason.COMM_FAILURE, error)
+
     def _lost(self, device: DeviceTurns, turn: Turn, error: str) -> None:
-        self._silences.pop(turn.unit, None)
-        self._breaker(turn.unit).failed(self._loop.time())
+        self._units.lost(turn.unit, self._loop.time())
         for each in self._devices.values():
             self._fail(each, turn.unit, Reason.COMM_FAILURE, error)
 
@@ -335,19 +345,17 @@ class Poller:
 
     def _report(self, device: DeviceTurns) -> None:
         """Tell whether the device answers, when that has changed."""
-        wrong = [error for error in device.errors.values() if error is not None]
-        online = len(wrong) < len(device.errors)
-        report = (online, wrong[0] if wrong else None)
-        if device.reported is not None and (device.reported[0], device.reported[1] is None) == (online, not wrong):
+        report = device.news()
+        if report is None:
             return
+        online, error = report
         if not online:
-            log.warning("%s: offline: %s", device.part.device, report[1])
-        elif wrong:
-            log.warning("%s: in part offline: %s", device.part.device, report[1])
+            log.warning("%s: offline: %s", device.part.device, error)
+        elif error is not None:
+            log.warning("%s: in part offline: %s", device.part.device, error)
         else:
             log.info("%s: online", device.part.device)
-        device.reported = report
-        self._sink.link(device.part.device, *report)
+        self._sink.link(device.part.device, online, error)
 
     async def _connect(self) -> bool:
         await self._connects.take()
@@ -379,15 +387,12 @@ class Poller:
                 timer.cancel()
         self._wake.clear()
 
-    def _breaker(self, unit: int) -> Breaker:
-        found = self._breakers.get(unit)
-        if found is None:
-            cap_s = MAX_PAUSE_S
-            if len({turn.unit for device in self._devices.values() for turn in device.turns}) > 1:
-                timeout_s = getattr(self._network, "timeout_s", 0.0)
-                cap_s = max(cap_s, SHARED_PAUSE_FACTOR * timeout_s)
-            found = self._breakers[unit] = Breaker(Backoff(FIRST_PAUSE_S, cap_s))
-        return found
+    def _make_breaker(self) -> Breaker:
+        cap_s = MAX_PAUSE_S
+        if len({turn.unit for device in self._devices.values() for turn in device.turns}) > 1:
+            timeout_s = getattr(self._network, "timeout_s", 0.0)
+            cap_s = max(cap_s, SHARED_PAUSE_FACTOR * timeout_s)
+        return Breaker(Backoff(FIRST_PAUSE_S, cap_s))
 
     def _end(self, device: DeviceTurns) -> None:
         """An answer that is still under way is nobody's any more."""

@@ -1,10 +1,11 @@
 """What is worth telling of the tags that one request reads. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
-from drivers.contract import Point
+from drivers.contract import Point, Refusal
 from scada.sources import TagSource
 from scada.values import BadValue, Quality, Reason, Sample, Value
 
@@ -16,6 +17,16 @@ class Source(TagSource):
     point: Point
     period_ms: int
 
+
+REFUSED: Final = MappingProxyType(
+    {
+        Refusal.CONFIG: Reason.CONFIG_ERROR,
+        Refusal.DEVICE: Reason.DEVICE_FAILURE,
+        Refusal.BUSY: Reason.DEVICE_FAILURE,
+        Refusal.UNREACHABLE: Reason.COMM_FAILURE,
+    }
+)
+"""What a refusal makes of the tags that were asked for."""
 
 _UNREACHABLE: Final = frozenset({Reason.COMM_FAILURE, Reason.NOT_CONNECTED})
 
@@ -43,19 +54,20 @@ class Readings:
         """The samples told last."""
         return self._told
 
-    def take(self, values: Sequence[Value | BadValue], time_ms: int) -> list[Sample]:
-        """The samples to tell of what was just read."""
+    def take(self, values: Sequence[Value | BadValue], time_ms: int, asked: Collection[str] = ()) -> list[Sample]:
+        """The samples to tell of what was just read. Tags that somebody `asked` for are told whether or not they changed."""
         raw = self._raw
-        if values == raw:
+        if values == raw and not asked:
             return []
+        wanted = {index for index, source in enumerate(self.sources) if source.tag in asked} if asked else ()
         changed: list[Sample] = []
         for index, value in enumerate(values):
-            if value == raw[index]:
+            if value == raw[index] and index not in wanted:
                 continue
             raw[index] = value
             source, told = self.sources[index], self._told[index]
             sample = source.sample(value, time_ms, None if told is None else told.value)
-            if source.is_news(sample, told):
+            if source.is_news(sample, told) or index in wanted:
                 self._told[index] = sample
                 changed.append(sample)
         return changed

@@ -92,6 +92,27 @@ class DeviceTurns:
             source.tag: (job, number) for job in self.jobs for number, source in enumerate(job.readings.sources)
         }
 
+    def divide(self, turn: Turn, job: Job, requests: Sequence[Request]) -> None:
+        """Ask `requests` instead of a job; what was told of its tags stays as it is."""
+        known = {
+            source.tag: (source, sample)
+            for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
+            if sample is not None
+        }
+        at = turn.jobs.index(job)
+        turn.jobs[at : at + 1] = make_jobs(requests, job.readings.sources, known)
+        self.show_plan_at = 0.0
+        self.index()
+
+    def news(self) -> tuple[bool, str | None] | None:
+        """Whether the device answers and what is wrong, when that is not as it was reported last."""
+        wrong = [error for error in self.errors.values() if error is not None]
+        report = (len(wrong) < len(self.errors), wrong[0] if wrong else None)
+        if self.reported is not None and (self.reported[0], self.reported[1] is None) == (report[0], not wrong):
+            return None
+        self.reported = report
+        return report
+
     def plan_again(self, link: Link) -> None:
         """Plan every turn that is not under way by what the link has learned since; what is told stays as it is."""
         learned = tuple(link.learned)
@@ -156,6 +177,10 @@ class Agenda:
         while self._heap and not self._heap[0][2].alive:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> list[Turn]:
+        """The turns whose time has come."""
+        return [turn for at, _, turn in self._heap if turn.alive and at <= now]
 
     def other(self, unit: int, allowed: Callable[[int], bool]) -> Turn | None:
         """The next turn of another unit that is `allowed`."""

@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from links.bus import Bus
@@ -235,10 +236,16 @@ class CommandDesk:
                 reason = f"no device {device!r} that can be read"
                 self._tell([answer_of(call, CommandState.FAILED, time.time_ns() // 1_000_000, reason=reason)])
             return
-        names = set(call.tags)
-        owners = {_source_owner(tag) for tag in config.tags if not names or tag.name in names}
-        if not any(self._performer.is_mine(owner) for owner in owners):
+        # Every owner answers for its own tags; one without a source is read only when it is named.
+        tags = tuple(
+            tag.name
+            for tag in config.tags
+            if (tag.name in call.tags if call.tags else _has_source(tag))
+            and self._performer.is_mine(_source_owner(tag))
+        )
+        if not tags:
             return
+        call = replace(call, tags=tags)
         task = asyncio.create_task(self._answer(call), name=f"call {call.id}")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -322,6 +329,10 @@ def _owner(config: DeviceConfig, tag: TagConfig) -> str:
         return command_route(config, tag).owner
     except ConfigError:
         return _source_owner(tag)
+
+
+def _has_source(tag: TagConfig) -> bool:
+    return any(binding.direction is not Direction.OUT for binding in tag.bindings)
 
 
 def _source_owner(tag: TagConfig) -> str:

@@ -119,7 +119,12 @@ def _read_only(message: str) -> Conflict:
 
 def _translated(tag: TagConfig, value: object, binding: BindingConfig | None) -> object:
     texts = None if binding is None else getattr(binding.options, "enum", None)
-    if texts is None or not isinstance(value, str) or tag.data_type is DataType.STRING:
+    if texts is None or tag.data_type is DataType.STRING:
+        return value
+    if not isinstance(value, str):
+        if value not in texts.values():
+            message = f"{_shown(value)} is none of the values {', '.join(map(repr, texts.values()))}"
+            raise BadValue(RejectCode.UNKNOWN_TEXT, message[:300])
         return value
     if value not in texts:
         message = f"{_shown(value)} is none of the texts {', '.join(texts)}"

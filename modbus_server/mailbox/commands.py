@@ -53,9 +53,9 @@ class MailboxCommands:
             report(CommandState.VERIFIED)
 
     async def read(self, call: Call) -> tuple[Sample, ...]:
-        """See `links.command_desk.Performer`: the samples told last, as every write is told when it is made."""
-        told = self._mailbox.inbox.told(call.device)
-        missing = set(call.tags) - told.keys()
+        """See `links.command_desk.Performer`: what stands in the registers now, whether or not it was worth telling."""
+        found = self._mailbox.read(call.device, call.tags)
+        missing = set(call.tags) - {sample.tag for sample in found}
         if missing:
             raise ConfigError(f"{', '.join(sorted(missing))}: not in the registers of this program")
-        return tuple(sample for name, sample in told.items() if not call.tags or name in call.tags)
+        return tuple(found)

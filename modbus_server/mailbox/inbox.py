@@ -1,7 +1,7 @@
 """The tags whose values stand in our registers: written by clients or by commands, told on the bus by exception. No clock."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modbus_server.mailbox.places import Place
@@ -69,7 +69,16 @@ class Inbox:
         """Write encoded values into the registers, as a command does."""
         for tag, data in values:
             tag.place.write(self._images[tag.place.unit_id], data)
-        self.written([tag for tag, _ in values], time_ms, now_s)
+        news = [held for tag, _ in values if (held := self._held.get(tag)) is not None]
+        for held in news:
+            held.written_s = now_s
+        self._tell(news, time_ms, now_s, asked=True)
+
+    def read(self, device: str, names: Collection[str], time_ms: int, now_s: float) -> list[Sample]:
+        """What stands in the registers of a device's tags now; told as well, as somebody asked for it."""
+        asked = [held for (of, name), held in self._by_name.items() if of == device and name in names]
+        self._tell(asked, time_ms, now_s, asked=True)
+        return [held.told for held in asked if held.told is not None]
 
     def expire(self, time_ms: int, now_s: float) -> None:
         """Tell which values were not written again in time."""
@@ -83,10 +92,6 @@ class Inbox:
         ]
         self._tell(stale, time_ms, now_s)
 
-    def told(self, device: str) -> dict[str, Sample]:
-        """The samples told last of a device's tags."""
-        return {name: held.told for (of, name), held in self._by_name.items() if of == device and held.told is not None}
-
     def last(self, device: str, tag: str) -> Sample | None:
         """The sample told last of one tag."""
         held = self._by_name.get((device, tag))
@@ -98,13 +103,13 @@ class Inbox:
         assert tag.source is not None
         return tag.source.sample(raw, time_ms, None)
 
-    def _tell(self, news: Iterable[_Held], time_ms: int, now_s: float) -> None:
+    def _tell(self, news: Iterable[_Held], time_ms: int, now_s: float, asked: bool = False) -> None:
         by_device: dict[str, list[Sample]] = {}
         for held in news:
             source = held.tag.source
             assert source is not None
             sample = self._sample(held, time_ms, now_s)
-            if source.is_news(sample, held.told):
+            if asked or source.is_news(sample, held.told):
                 held.told = sample
                 by_device.setdefault(held.tag.device, []).append(sample)
             show_status(held.image, held.tag, status_of(held.told or sample))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -67,6 +67,10 @@ class Mailbox:
     def present(self, tag: BoundTag) -> Sample:
         """What stands in a tag's registers now."""
         return self.inbox.present(tag, _now_ms())
+
+    def read(self, device: str, names: Collection[str]) -> list[Sample]:
+        """What stands in the registers of these tags now."""
+        return self.inbox.read(device, names, _now_ms(), time.monotonic())
 
     def put(self, values: Sequence[tuple[BoundTag, bytes]]) -> None:
         """Write encoded values into their registers, all before anybody can read any."""

@@ -411,3 +411,55 @@ async def test_feedback_outlives_a_broker_that_is_restarted(tmp_path: Path, devi
             final = await plant.verdict(watch, command, 15)
             assert final["state"] == "verified"
             assert writes(device, 0) == [5]
+
+
+async def test_a_command_within_the_deadband_is_verified_by_what_was_read(
+    plant: FieldPlant, watch: BusWatch, device: FaultDevice
+) -> None:
+    """The sample told last was looked at, which the deadband had held back: failed, although the device had taken it."""
+    plant.device("boiler", device.port, tag("t", 0, "inout", deadband=5.0))
+    await plant.start()
+    await watch_until(plant, watch, "boiler", "t", 0)
+    for value in (10, 12):
+        verdict = await plant.verdict(watch, watch.set("boiler", "t", value))
+        assert verdict["state"] == "verified", verdict
+    assert device.registers[0] == 12
+    assert watch.value("boiler", "t") == 12, "somebody asked, so it is told"
+
+
+async def test_a_setpoint_is_still_known_after_a_restart(
+    plant: FieldPlant, watch: BusWatch, device: FaultDevice
+) -> None:
+    plant.device("boiler", device.port, tag("a", 0), tag("setpoint", 60, "out"))
+    server = await plant.start()
+    await watch_until(plant, watch, "boiler", "a", 0)
+    assert (await plant.verdict(watch, watch.set("boiler", "setpoint", 77)))["state"] == "verified"
+    await plant.wait(lambda: watch.states.get("boiler", {}).get("setpoint", [None])[0] == 77, "retained", 5)
+    server.kill()
+    plant.server = None
+    await plant.start()
+    await plant.wait(lambda: watch.online("boiler")[-1:] == [True], "online")
+    await asyncio.sleep(2.5)
+    assert watch.states["boiler"]["setpoint"][:2] == [77, "good"]
+    assert watch.states["boiler"]["a"][:2] == [0, "good"]
+
+
+async def test_one_refused_tag_does_not_spoil_the_answer_of_a_call(
+    plant: FieldPlant, watch: BusWatch, device: FaultDevice
+) -> None:
+    device.illegal.add(500)
+    plant.device("boiler", device.port, tag("a", 0), tag("gone", 500))
+    await plant.start()
+    await watch_until(plant, watch, "boiler", "a", 0)
+    device.registers[0] = 5
+    watch.publish("call/boiler", json.dumps({"id": "call-1", "tags": []}))
+    await plant.wait(lambda: watch.final("call-1"), "answered")
+    answer = watch.final("call-1")
+    assert answer is not None
+    assert answer["state"] == "verified", answer
+    assert answer["values"]["a"][:2] == [5, "good"]
+    assert answer["values"]["gone"][1] == "bad"
+
+
+async def watch_until(plant: FieldPlant, watch: BusWatch, device: str, name: str, value: object) -> None:
+    await plant.wait(lambda: watch.value(device, name) == value, f"{device}@{name} is read")

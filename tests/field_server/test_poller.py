@@ -282,3 +282,24 @@ async def test_what_was_learned_makes_a_better_plan(
     assert [plant.told.quality("boiler", f"t{n}") for n in range(32)] == wanted
     device.registers[31] = 7
     await plant.wait(lambda: (last := plant.told.last("boiler", "t31")) and last.value == 7, "read on")
+
+
+async def test_a_gateway_that_falls_silent_takes_all_its_units_with_it(plant: Plant, device: FaultDevice) -> None:
+    """Six units behind one endpoint were found silent one after another: the last stayed good for many seconds."""
+    units = [modbus_device(n, f"unit{n}", device.port, modbus_tag(n, "x", n, unit_id=n)) for n in range(1, 7)]
+    plant.put(*units)
+    await plant.wait(lambda: all(plant.told.quality(f"unit{n}", "x") is GOOD for n in range(1, 7)), "read")
+    await device.set_mode("never")
+    took = await plant.wait(lambda: all(plant.told.quality(f"unit{n}", "x") is BAD for n in range(1, 7)), "all bad")
+    assert took < 0.2 * 2 + 0.1 + 0.5, "timeout x (retries + 1), a period, and a slow machine"
+    await device.set_mode("good")
+    await plant.wait(lambda: all(plant.told.quality(f"unit{n}", "x") is GOOD for n in range(1, 7)), "good again", 8)
+
+
+async def test_groups_are_spread_over_their_period(plant: Plant, device: FaultDevice) -> None:
+    devices = [modbus_device(n, f"d{n}", device.port, modbus_tag(n, "x", n, period_ms=1000)) for n in range(1, 9)]
+    plant.put(*devices)
+    await asyncio.sleep(3.2)
+    turns = sorted(seen.time_s % 1.0 for seen in device.seen if seen.time_s > device.seen[0].time_s + 1.1)
+    gaps = [after - before for before, after in pairwise([*turns, turns[0] + 1.0])]
+    assert max(gaps) < 0.5, "not all at the same time in their second"

@@ -145,7 +145,20 @@ def test_another_configuration_tells_only_what_it_changes() -> None:
     box.configure(bound(1, "renamed", 5), bound(2, "y", 16))
     assert box.news() == [(7, GOOD, ""), (0, UNCERTAIN, "stale")]
     assert box.inbox.last("A", "x") is None
-    assert list(box.inbox.told("A")) == ["renamed", "y"]
+    assert [sample.tag for sample in box.inbox.read("A", {"renamed", "x", "y"}, 5, 5.0)] == ["renamed", "y"]
+
+
+def test_what_was_set_or_asked_for_is_told_whatever_the_deadband() -> None:
+    """A command within the deadband was verified, and everybody went on seeing the value before it."""
+    tag = bound(1, "x", 5, deadband=5.0)
+    box = Box(tag)
+    box.inbox.put([(tag, (10).to_bytes(2, "big"))], box.time_ms, box.now_s)
+    box.news()
+    box.inbox.put([(tag, (12).to_bytes(2, "big"))], box.time_ms, box.now_s)
+    assert [value for value, *_ in box.news()] == [12]
+    box.write(5, 13)
+    assert box.news() == []
+    assert [sample.value for sample in box.inbox.read("A", {"x"}, 5, 5.0)] == [13]
 
 
 @pytest.mark.parametrize("whose", ["scaling", "own_scaling"])
