@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from flask_app.messages import query_schema
+from flask_app.messages import QueryFloat, query_schema
 from flask_app.record_schemas import StrictFloat, StrictSchema, make_schema, scalar
 from scada.commands import MAX_EXPIRY_MS, MAX_GROUP, CommandState
 from scada.values import Quality, Reason
@@ -91,7 +91,7 @@ PlanSchema = make_schema(
 class WaitSchema(StrictSchema):
     """How long the answer may take."""
 
-    wait = fields.Float(
+    wait = QueryFloat(
         load_default=0.0,
         validate=validate.Range(0, MAX_WAIT_S),
         metadata={"description": "seconds to wait for the end of the command"},
@@ -101,7 +101,7 @@ class WaitSchema(StrictSchema):
 class CallWaitSchema(StrictSchema):
     """How long the device may take."""
 
-    wait = fields.Float(
+    wait = QueryFloat(
         load_default=5.0,
         validate=validate.Range(0.1, MAX_WAIT_S),
         metadata={"description": "seconds to wait for the device"},

@@ -48,10 +48,10 @@ def page_schema(schema: type[Schema]) -> type[Schema]:
 def query_schema(name: str, *filters: str, sort: str = "") -> type[Schema]:
     """The query of a list: page, page_size, sort, and these fields to filter by. Text may hold * and ?."""
     members: dict[str, Any] = {
-        "page": fields.Integer(
+        "page": QueryInteger(
             load_default=1, validate=validate.Range(1, MAX_PAGE), metadata={"description": "counts from 1"}
         ),
-        "page_size": fields.Integer(
+        "page_size": QueryInteger(
             load_default=100, validate=validate.Range(1, MAX_PAGE_SIZE), metadata={"description": "objects on a page"}
         ),
         "sort": FieldNames(
@@ -64,6 +64,28 @@ def query_schema(name: str, *filters: str, sort: str = "") -> type[Schema]:
         for each in filters
     }
     return make_schema(f"{name}Query", members)
+
+
+class QueryInteger(fields.Integer):
+    """An integer out of a query."""
+
+    def _validated(self, value: Any) -> Any:
+        _refuse_odd_digits(value)
+        return super()._validated(value)
+
+
+class QueryFloat(fields.Float):
+    """A number out of a query."""
+
+    def _validated(self, value: Any) -> Any:
+        _refuse_odd_digits(value)
+        return super()._validated(value)
+
+
+def _refuse_odd_digits(value: Any) -> None:
+    # Python also takes 1_000 and the digits of every script.
+    if isinstance(value, str) and (not value.isascii() or "_" in value):
+        raise ValidationError("must be written with the digits 0 to 9")
 
 
 class FieldNames(fields.String):
@@ -118,11 +140,18 @@ class ImportResultSchema(StrictSchema):
 
 def _address_query() -> dict[str, Any]:
     """A Modbus address as a query has it: everything is text there."""
-    result = record_fields(ModbusAddress)
-    for field in result.values():
-        if isinstance(field, fields.Integer):
-            field.strict = False
-    return result
+    return {
+        name: QueryInteger(
+            required=field.required,
+            allow_none=field.allow_none,
+            load_default=field.load_default,
+            validate=field.validators,
+            metadata=field.metadata,
+        )
+        if isinstance(field, fields.Integer)
+        else field
+        for name, field in record_fields(ModbusAddress).items()
+    }
 
 
 def _is_reference(value: Any) -> None:
@@ -135,7 +164,7 @@ RegistersQuerySchema = make_schema(
     {
         "device": fields.String(required=True, metadata={"description": "id or name of a device that speaks Modbus"}),
         **_address_query(),
-        "count": fields.Integer(load_default=1, validate=validate.Range(1, 2000), metadata={"description": "values"}),
+        "count": QueryInteger(load_default=1, validate=validate.Range(1, 2000), metadata={"description": "values"}),
     },
 )
 RegisterWriteSchema = make_schema(

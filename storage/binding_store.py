@@ -11,7 +11,7 @@ from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, stays
-from storage.shapes import BINDING, TAG, Row
+from storage.shapes import BINDING, DEVICE, TAG, Row
 from storage.tag_store import save_tag, seen_tag, tag_document
 from storage.tags import stored_binding
 from storage.views import BINDING_COLUMNS, TAG_COLUMNS, binding_documents, one, rows
@@ -29,10 +29,12 @@ class BindingStore:
         sort: Sequence[str] = (),
         filters: Mapping[str, Any] | None = None,
     ) -> tuple[list[Row], int]:
-        """One page of bindings and their number. `device_id` filters by the tag's device."""
+        """One page of bindings and their number. `device_id` and `device`, its name, filter by the tag's device."""
         with reading(self.engine) as connection:
             device = select(TAG.c.device_id).where(TAG.c.id == BINDING.c.tag_id).scalar_subquery()
-            extra = {"device_id": device}
+            owners = TAG.join(DEVICE, DEVICE.c.id == TAG.c.device_id)
+            named = select(DEVICE.c.name).select_from(owners).where(TAG.c.id == BINDING.c.tag_id).scalar_subquery()
+            extra = {"device_id": device, "device": named}
             found, total = page_of(connection, BINDING_COLUMNS, page, page_size, sort, filters, extra)
             return binding_documents(connection, found), total
 

@@ -14,7 +14,7 @@ from storage.networks import refuse_orphans, save_networks, save_terms, stored_n
 from storage.revisions import Change, changing, expect
 from storage.shapes import DEVICE, TAG, Row
 from storage.tags import Mode, save_tags
-from storage.views import DEVICE_COLUMNS, device_documents, one
+from storage.views import DEVICE_COLUMNS, device_documents, device_revision, one
 
 
 class DeviceStore:
@@ -57,9 +57,9 @@ class DeviceStore:
 
         A part that is named is replaced as a whole; its terms and tags keep their ids by id or name.
         """
-        draft = checked(Reader.device, document)
         with changing(self.engine, who) as change:
-            return self._save_device(change, device_id, draft, expected_revision)
+            device_revision(change.connection, device_id)
+            return self._save_device(change, device_id, checked(Reader.device, document), expected_revision)
 
     def patch_device(
         self, device_id: int, document: Document, *, expected_revision: int | None = None, who: str = ""

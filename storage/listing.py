@@ -92,7 +92,11 @@ def _typed(column: ColumnElement[Any], value: object) -> int | bool:
         if found is None:
             raise ValueError
         return found
-    number = int(str(value)[:25])
+    text = str(value)[:25]
+    if not text.isascii() or "_" in text:
+        # Python would take 1_000 and the digits of every script.
+        raise ValueError
+    number = int(text)
     # No row has such a number, and a column of 32 bits would refuse to be compared with it.
     return number if abs(number) <= MAX_ID else -1
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, select
 
 from storage.documents import Document, Reader, checked
 from storage.drafts import TermDraft
@@ -12,7 +12,7 @@ from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.networks import refuse_used, save_terms
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import TERM, Row
+from storage.shapes import DEVICE, TERM, Row
 from storage.tags import Mode
 from storage.views import TERM_COLUMNS, device_revision, one
 
@@ -29,9 +29,10 @@ class TermStore:
         sort: Sequence[str] = (),
         filters: Mapping[str, Any] | None = None,
     ) -> tuple[list[Row], int]:
-        """One page of terms and their number."""
+        """One page of terms and their number. `device` filters by the device's name."""
         with reading(self.engine) as connection:
-            return page_of(connection, TERM_COLUMNS, page, page_size, sort, filters)
+            device = select(DEVICE.c.name).where(DEVICE.c.id == TERM.c.device_id).scalar_subquery()
+            return page_of(connection, TERM_COLUMNS, page, page_size, sort, filters, {"device": device})
 
     def get_term(self, term_id: int) -> Row:
         """One term."""

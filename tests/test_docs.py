@@ -115,3 +115,9 @@ def test_every_document_can_be_reached_from_the_readme() -> None:
             todo += [(document.parent / link).resolve() for link in links if "://" not in link]
             todo += [each for link in list(todo) if link.is_dir() for each in link.glob("*.md")]
     assert {path for path in DOCUMENTS if path.parent != CHECKOUT} <= reached
+
+
+def test_the_driver_that_the_guide_has_installed_is_the_one_that_is_tested() -> None:
+    (named,) = re.findall(r"pip install '(psycopg[^']*)'", (CHECKOUT / "docs/database.md").read_text())
+    assert named in (CHECKOUT / "requirements-dev.txt").read_text().splitlines()
+    assert f'"{named}"' in (CHECKOUT / "pyproject.toml").read_text()

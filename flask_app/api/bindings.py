@@ -12,7 +12,7 @@ from flask_app.messages import query_schema
 from flask_app.schemas import BindingPatchSchema, BindingSchema
 
 blueprint = ApiBlueprint("bindings", "How one protocol reaches one tag; `address` and `options` are the protocol's.")
-_Query = query_schema("Binding", "id", "tag_id", "device_id", "protocol", "direction")
+_Query = query_schema("Binding", "id", "tag_id", "device_id", "device", "protocol", "direction")
 _TagQuery = query_schema("TagBinding", "id", "protocol", "direction")
 
 
@@ -22,7 +22,8 @@ class Bindings(MethodView):
 
     @blueprint.listing(_Query, BindingSchema)
     def get(self, query: dict[str, Any]) -> Response:
-        """List bindings."""
+        """List bindings; `device` filters by the device's id or name."""
+        resource.filter_by_device(query)
         return resource.page(config().list_bindings, query)
 
 
@@ -38,7 +39,7 @@ class TagBindings(MethodView):
     @blueprint.creating(BindingSchema, example=examples.BINDING)
     def post(self, tag: str) -> Response:
         """Create a binding."""
-        document = config().create_binding(resource.tag_id(tag), resource.document(), **resource.maker())
+        document = config().create_binding(resource.existing_tag(tag), resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/bindings/{document['id']}")
 
 

@@ -46,8 +46,8 @@ class TagCommands(MethodView):
     @blueprint.asking(WaitSchema)
     def post(self, query: dict[str, Any], tag: str) -> Response:
         """Set a tag. With `wait` the answer is 200 once the command has ended, else 202 with the state so far."""
-        body = resource.loaded(CommandRequestSchema, resource.document())
         target = targets.one_tag(tag)
+        body = resource.loaded(CommandRequestSchema, resource.document())
         return _command(target, {target.tags[0].name: body["value"]}, False, body["expires_s"], query["wait"])
 
 

@@ -176,6 +176,23 @@ def existing_tag(reference: str) -> int:
     return found
 
 
+def filter_by_device(query: dict[str, Any]) -> None:
+    """Put the id in the place of the one device that the filter `device` names, by id or name.
+
+    One device's parts come from an index; a pattern has to look at every part, and stays.
+    """
+    device = query.get("device", "*")
+    if "*" in device or "?" in device:
+        return
+    if "device_id" in query:
+        raise ConfigError([Fault("device", "give either device or device_id")])
+    try:
+        query["device_id"] = device_id(query.pop("device"))
+    except NotFound:
+        # An id that none has: a filter that nothing passes is no error.
+        query["device_id"] = 0
+
+
 def identity(reference: str, what: str) -> int:
     """An id out of a path; NotFound for what cannot be one."""
     if not _is_number(reference) or len(reference) > _ID_DIGITS:

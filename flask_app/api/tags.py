@@ -17,7 +17,6 @@ from flask_app.schemas import (
     TagPatchSchema,
     TagSchema,
 )
-from scada.errors import ConfigError, Fault, NotFound
 
 blueprint = ApiBlueprint("tags", "One value of a device each. Bindings may be nested in a tag's document.")
 _FILTERS = ("id", "term_id", "item_id", "name", "description", "data_type", "unit")
@@ -32,12 +31,7 @@ class Tags(MethodView):
     @blueprint.listing(_Query, TagSchema)
     def get(self, query: dict[str, Any]) -> Response:
         """List tags; `device` filters by the device's id or name."""
-        device = query.get("device", "*")
-        if "*" not in device and "?" not in device:
-            # One device's tags come from an index; a pattern has to look at every tag.
-            if "device_id" in query:
-                raise ConfigError([Fault("device", "give either device or device_id")])
-            query["device_id"] = _named(query.pop("device"))
+        resource.filter_by_device(query)
         return resource.page(config().list_tags, query)
 
 
@@ -63,7 +57,7 @@ class DeviceTags(MethodView):
     @blueprint.creating(DeviceTagSchema, CreatedTagSchema, example=examples.TAG)
     def post(self, device: str) -> Response:
         """Create a tag, or with an array many in one transaction, all or none."""
-        device_id, document = resource.device_id(device), resource.document()
+        device_id, document = resource.existing_device(device), resource.document()
         if isinstance(document, list):
             ids = config().create_tags_bulk(document, device_id=device_id, path="", **resource.maker())
             return _created(ids, f"/api/v1/devices/{device_id}/tags")
@@ -95,14 +89,6 @@ class Tag(MethodView):
         """Delete a tag with its bindings."""
         config().delete_tag(resource.tag_id(tag), **resource.guard())
         return resource.gone()
-
-
-def _named(device: str) -> int:
-    """The id of a device, or one that none has: a filter that nothing passes is no error."""
-    try:
-        return resource.device_id(device)
-    except NotFound:
-        return 0
 
 
 def _created(ids: list[int], location: str = "/api/v1/tags") -> Response:

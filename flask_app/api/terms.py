@@ -12,7 +12,7 @@ from flask_app.messages import query_schema
 from flask_app.schemas import TermPatchSchema, TermSchema
 
 blueprint = ApiBlueprint("terms", "Logical units behind a device, such as a meter with its own Modbus unit id.")
-_Query = query_schema("Term", "id", "device_id", "name", "description")
+_Query = query_schema("Term", "id", "device_id", "device", "name", "description")
 _DeviceQuery = query_schema("DeviceTerm", "id", "name", "description")
 
 
@@ -22,7 +22,8 @@ class Terms(MethodView):
 
     @blueprint.listing(_Query, TermSchema)
     def get(self, query: dict[str, Any]) -> Response:
-        """List terms."""
+        """List terms; `device` filters by the device's id or name."""
+        resource.filter_by_device(query)
         return resource.page(config().list_terms, query)
 
 
@@ -38,7 +39,7 @@ class DeviceTerms(MethodView):
     @blueprint.creating(TermSchema, example=examples.TERM)
     def post(self, device: str) -> Response:
         """Create a term."""
-        document = config().create_term(resource.device_id(device), resource.document(), **resource.maker())
+        document = config().create_term(resource.existing_device(device), resource.document(), **resource.maker())
         return resource.created(document, f"/api/v1/terms/{document['id']}")
 
 

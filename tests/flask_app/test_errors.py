@@ -141,6 +141,25 @@ def test_bad_input_table(client: FlaskClient, method: str, path: str, arguments:
     problem(getattr(client, method)(path, **arguments), status)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "tags/999/bindings"),
+        ("POST", "devices/999/tags"),
+        ("POST", "devices/999/terms"),
+        ("POST", "tags/999/commands"),
+        *(
+            (method, f"{path}/999")
+            for method in ("PUT", "PATCH")
+            for path in ("devices", "tags", "bindings", "terms", "items")
+        ),
+        *((method, "devices/999/networks/mqtt") for method in ("PUT", "PATCH")),
+    ],
+)
+def test_what_is_not_there_is_404_whatever_is_sent_to_it(client: FlaskClient, method: str, path: str) -> None:
+    assert client.open(f"/api/v1/{path}", method=method, json={"colour": 1}).status_code == 404
+
+
 def test_405_names_what_is_allowed(client: FlaskClient) -> None:
     assert "GET" in client.delete("/api/v1/devices").headers["Allow"]
 

@@ -45,6 +45,37 @@ def test_filters(plant: FlaskClient) -> None:
     assert names(plant, "devices/d07/tags?name=t*") == ["tank7"]
 
 
+def test_bindings_and_terms_are_found_by_their_device_as_tags_are(client: FlaskClient) -> None:
+    client.post("/api/v1/devices", json={**BOILER, "terms": [{"name": "meter"}]})
+    other = {"mqtt": {"topic": "plant/other"}, "modbus": {"host": "127.0.0.1", "port": 8503}}
+    client.post("/api/v1/devices", json={**BOILER, "name": "other", "network": other, "terms": [{"name": "pulse"}]})
+    for query in ("device=boiler", "device=1", "device_id=1", "device=b?iler"):
+        assert {each["device_id"] for each in client.get(f"/api/v1/terms?{query}").json["items"]} == {1}
+        assert [each["tag_id"] for each in client.get(f"/api/v1/bindings?{query}").json["items"]] == [1, 1]
+    for path in ("tags", "terms", "bindings"):
+        assert client.get(f"/api/v1/{path}?device=nobody").json == {"items": [], "total": 0}
+        assert client.get(f"/api/v1/{path}?device=1&device_id=1").status_code == 422
+
+
+@pytest.mark.parametrize("number", ["1_0", "\u0661", "1.0", "0x1", ""])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "devices?page=",
+        "devices?page_size=",
+        "tags?device_id=",
+        "commands?id=",
+        "registers?device=boiler&register=",
+        "registers?device=boiler&register=1&count=",
+    ],
+)
+def test_a_number_in_a_query_is_written_with_plain_digits(client: FlaskClient, query: str, number: str) -> None:
+    client.post("/api/v1/devices", json=BOILER)
+    answer = client.get(f"/api/v1/{query}{number}")
+    assert answer.status_code == 422
+    assert [fault["field"] for fault in answer.json["errors"]] == [query.rpartition("&")[2].rpartition("?")[2][:-1]]
+
+
 def test_etag_and_if_none_match(client: FlaskClient) -> None:
     client.post("/api/v1/devices", json={**BOILER, "terms": [{"name": "meter"}]})
     client.post("/api/v1/items", json={"name": "bar"})
