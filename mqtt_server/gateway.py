@@ -14,11 +14,12 @@ from mqtt_server.parking import Parking
 from mqtt_server.publisher import Publisher
 from mqtt_server.rejects import Rejects
 from mqtt_server.samples import Samples
-from mqtt_server.slots import Slot, Ticket
+from mqtt_server.slots import Entry, Slot, Ticket
 from scada.loops import Node, find_loops, may_loop
 from scada.mapping import DevicePlan
 from scada.modbus.endpoint import Endpoint
 from scada.outputs import OutPlan, Write
+from scada.payload import HEAD_BYTES
 from scada.topic_index import TopicIndex
 from scada.values import BadValue, RejectCode, Value
 from storage.config_watch import Change
@@ -78,7 +79,7 @@ class Gateway:
         """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
         if not self._receiving:
             return
-        ticket = Ticket(delivery, topic, delivery.qos > 0)
+        ticket = Ticket(delivery, topic, delivery.qos > 0, payload[:HEAD_BYTES])
         ticket.waiting = 1  # held by this method until every value has been offered
         if delivery.qos:
             # Acknowledged in order: what the broker sends again after a crash is never older than what it keeps to itself.
@@ -107,11 +108,13 @@ class Gateway:
                 self._link.acknowledge(ticket.delivery)
                 if self._last_tickets.get(ticket.topic) is ticket:
                     del self._last_tickets[ticket.topic]
-                ticket = ticket.following
+                # Let go of: a value that waits may name its message for long, and must not keep all later ones.
+                ticket.following, ticket = None, ticket.following
 
-    def report(self, code: RejectCode, reason: str, out: OutPlan, write: Write) -> None:
-        """A value that a device did not take."""
-        self._reject(code, reason, "", repr(write.value).encode(), out.device, out.tag)
+    def report(self, code: RejectCode, reason: str, out: OutPlan, value: Value, source: Ticket | None) -> None:
+        """A value that a device did not take, and the message that it came in; where it came in none, the value stands for it."""
+        topic, head = ("", b"") if source is None else (source.topic, source.head)
+        self._reject(code, reason, topic, head if topic else repr(value).encode(), out.device, out.tag)
 
     def restore(self, rows: Iterable[OutboxRow]) -> None:
         """Values that an earlier run left on disk; each goes to its binding as soon as that is configured."""
@@ -123,7 +126,7 @@ class Gateway:
         try:
             write = Write(out, out.encode(value), value, time_ms)
         except BadValue as error:
-            self._reject(error.code, f"{out.place}: {error}", "", repr(value).encode(), out.device, out.tag)
+            self.report(error.code, f"{out.place}: {error}", out, value, None)
             return
         outlet, slot = self._routes[out.binding_id]
         # The bus has acknowledged it already: a ticket that nobody waits for makes it go to the outbox like any other.
@@ -295,16 +298,16 @@ class Gateway:
 
     def _put_route(self, out: OutPlan) -> None:
         """A new binding gets a slot; a changed one keeps the values that wait, encoded anew."""
-        waiting: list[tuple[Write, list[Ticket], bool]] = []
+        waiting: list[tuple[Entry, list[Ticket]]] = []
         route = self._routes.get(out.binding_id)
         if route is not None:
             outlet, slot = route
             if slot.out.config == out.config and slot.out.network == out.network:
                 slot.adopt(out)
                 return
-            waiting = [(entry.write, entry.take_tickets(), entry.parked) for entry in slot.entries()]
+            waiting = [(entry, entry.take_tickets()) for entry in slot.entries()]
             if not waiting and slot.last is not None and out.options.rewrite_s:
-                waiting = [(slot.last, [], False)]  # it would have been written again, so it is
+                waiting = [(Entry(slot.last, []), [])]  # it would have been written again, so it is
             outlet.remove(out.binding_id)
             self._parking.clear(out.binding_id)
         outlet = self._outlet(out.endpoint)
@@ -312,23 +315,25 @@ class Gateway:
         if route is not None:
             slot.session = route[1].session
         self._routes[out.binding_id] = outlet, slot
-        for write, tickets, parked in waiting:
-            self._offer_again(outlet, slot, write, tickets, parked)
+        for entry, tickets in waiting:
+            self._offer_again(outlet, slot, entry, tickets)
         for row in self._restore.pop(out.binding_id, ()):
             self._offer_row(outlet, slot, row)
 
-    def _offer_again(self, outlet: Outlet, slot: Slot, write: Write, tickets: list[Ticket], parked: bool) -> None:
+    def _offer_again(self, outlet: Outlet, slot: Slot, old: Entry, tickets: list[Ticket]) -> None:
         """A value that was waiting for its binding's old place goes to the new one, and to disk as it was there."""
+        write = old.write
         try:
             data = slot.out.encode(write.value)
         except BadValue as error:
-            self.report(error.code, f"{slot.out.place}: {error}", slot.out, write)
+            self.report(error.code, f"{slot.out.place}: {error}", slot.out, write.value, old.source)
             self.settle(tickets)
             return
         outlet.put(slot, Write(slot.out, data, write.value, write.time_ms), None)
         entry = slot.queue[-1]
         entry.tickets += tickets
-        if tickets or parked:
+        entry.source = old.source
+        if tickets or old.parked:
             self._parking.put(slot, entry)
 
     def _offer_row(self, outlet: Outlet, slot: Slot, row: OutboxRow) -> None:
@@ -336,7 +341,7 @@ class Gateway:
         try:
             write = Write(slot.out, slot.out.encode(row.value), row.value, row.time_ms)
         except BadValue as error:
-            self._reject(error.code, f"{slot.out.place}: {error}", "", b"", slot.out.device, slot.out.tag)
+            self.report(error.code, f"{slot.out.place}: {error}", slot.out, row.value, None)
             self._parking.clear(row.binding_id)
             return
         outlet.put(slot, write, None)

@@ -20,7 +20,7 @@ from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.writes import WriteRequest, plan_writes
 from scada.outputs import OutPlan, Write, flag_plan
-from scada.values import RejectCode
+from scada.values import RejectCode, Value
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ WAKE_STEP_S = 0.02
 """Values that may go out at slightly different times are looked at together."""
 
 Settle = Callable[[Iterable[Ticket]], None]
-Report = Callable[[RejectCode, str, OutPlan, Write], None]
+Report = Callable[[RejectCode, str, OutPlan, Value, Ticket | None], None]
+"""Lists a value that was not written, with the message that it came in."""
 
 
 class Unit:
@@ -78,7 +79,7 @@ class Outlet:
         self.quiet.set()
         self._wake_at: asyncio.TimerHandle | None = None
         self._hold: asyncio.TimerHandle
-        self._upkeep = Upkeep(self.put)
+        self._upkeep = Upkeep(self.put, report)
         self._loop = asyncio.get_running_loop()
 
     def add(self, out: OutPlan) -> Slot:
@@ -295,7 +296,11 @@ class Outlet:
             if not good:
                 slot.is_assured = False
                 self._report(
-                    RejectCode.VERIFY_FAILED, f"{slot.out.place}: read back another value", slot.out, entry.write
+                    RejectCode.VERIFY_FAILED,
+                    f"{slot.out.place}: read back another value",
+                    slot.out,
+                    entry.write.value,
+                    entry.source,
                 )
             self._finish(slot, entry)
             self._upkeep.written(slot)
@@ -357,7 +362,7 @@ class Outlet:
 
     def _drop(self, slot: Slot, entries: list[Entry], code: RejectCode, reason: str) -> None:
         for entry in entries:
-            self._report(code, reason, slot.out, entry.write)
+            self._report(code, reason, slot.out, entry.write.value, entry.source)
             self._finish(slot, entry)
 
     def _park_waiting(self) -> None:

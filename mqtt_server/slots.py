@@ -24,14 +24,16 @@ class Ticket:
     """One received message. `waiting` counts the values that are not settled yet, and the message before it on its topic.
 
     At 0 the message can be acknowledged; `following` is the next message of the topic, which waits for that. `owed` says
-    whether the broker expects that at all: messages of QoS 0 come without a limit, so a slot holds one of them at most.
+    whether the broker expects that at all: messages of QoS 0 come without a limit, so a slot holds one of them at most. `head` is
+    the beginning of the payload, for reports.
     """
 
-    __slots__ = ("delivery", "following", "owed", "topic", "waiting")
+    __slots__ = ("delivery", "following", "head", "owed", "topic", "waiting")
 
-    def __init__(self, delivery: Any, topic: str = "", owed: bool = True) -> None:
+    def __init__(self, delivery: Any, topic: str = "", owed: bool = True, head: bytes = b"") -> None:
         self.delivery = delivery
         self.topic = topic
+        self.head = head
         self.owed = owed
         self.waiting = 0
         self.following: Ticket | None = None
@@ -39,10 +41,14 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A value in a slot, with the messages that wait for it. `row_id` is its row in the outbox."""
+    """A value in a slot, with the messages that wait for it. `row_id` is its row in the outbox.
+
+    `source` is the message that the value came in, for reports; None where it came in none.
+    """
 
     write: Write
     tickets: list[Ticket]
+    source: Ticket | None = None
     row_id: int | None = None
     parked: bool = False
 
@@ -106,15 +112,16 @@ class Slot:
             ticket.waiting += 1
             tickets.append(ticket)
         if self.out.options.every_value:
-            queue.append(Entry(write, tickets))
+            queue.append(Entry(write, tickets, ticket))
             return [queue.popleft()] if len(queue) > MAX_QUEUE else []
         if queue:
             entry = queue[0]
             entry.write = write
+            entry.source = ticket
             entry.tickets += tickets
             entry.parked = False
         else:
-            queue.append(Entry(write, tickets))
+            queue.append(Entry(write, tickets, ticket))
         return []
 
     def take(self) -> Entry | None:

@@ -6,17 +6,22 @@ from collections.abc import Callable
 from typing import cast
 
 from mqtt_server.slots import Slot
-from scada.outputs import Write
-from scada.values import BadValue, Value
+from scada.outputs import OutPlan, Write
+from scada.values import BadValue, RejectCode, Value
 
 log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """One timer for each slot and purpose. `put` hands a value of ours to the outlet."""
+    """One timer for each slot and purpose. `put` hands a value of ours to the outlet, `report` lists what cannot be written."""
 
-    def __init__(self, put: Callable[[Slot, Write, None], None]) -> None:
+    def __init__(
+        self,
+        put: Callable[[Slot, Write, None], None],
+        report: Callable[[RejectCode, str, OutPlan, Value, None], None],
+    ) -> None:
         self._put = put
+        self._report = report
         self._timers: dict[Slot, dict[str, asyncio.TimerHandle]] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -99,6 +104,8 @@ class Upkeep:
             write = Write(slot.out, slot.out.encode(value), value, 0)
         except BadValue as error:
             log.error("%s: its fail-safe value cannot be written: %s", where, error)
+            reason = f"{slot.out.place}: its fail-safe value cannot be written: {error}"
+            self._report(error.code, reason, slot.out, value, None)
             return
         log.warning("%s: fail-safe value %r is written", where, value)
         slot.is_assured = False

@@ -11,6 +11,8 @@ from scada.values import BadValue, RejectCode
 
 MAX_PAYLOAD_BYTES = 262_144
 HEAD_CHARACTERS = 200
+HEAD_BYTES = 4 * (HEAD_CHARACTERS + 1)
+"""So much of a payload is enough for its head: a character has at most 4 bytes."""
 
 
 def decode_payload(data: bytes, max_bytes: int = MAX_PAYLOAD_BYTES) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -206,7 +207,8 @@ async def test_read_back_finds_a_device_that_keeps_another_value(plant: Plant, d
     await plant.start()
     await plant.publish([("plant/boiler", b'{"t": 5}')])
     await plant.wait(plant.rejects, "the difference is reported")
-    assert plant.rejects()[0]["code"] == "verify_failed"
+    (reject,) = plant.rejects()
+    assert (reject["code"], reject["topic"], reject["payload"]) == ("verify_failed", "plant/boiler", '{"t": 5}')
     device.forgetful = False
     await plant.publish([("plant/boiler", b'{"t": 6}')])
     await plant.wait(lambda: device.registers[0] == 6, "the next value is written")
@@ -224,6 +226,46 @@ async def test_a_refused_value_is_reported_and_its_neighbours_are_written(plant:
     await plant.publish([("plant/boiler", b'{"a": 4, "b": 5, "c": 6}')])
     await plant.wait(lambda: device.registers[12] == 6, "later values too")
     assert len(device.seen) <= asked + 2, "the refused register is not asked again at once"
+
+
+async def test_a_reject_tells_when_what_why_and_of_which_tag(plant: Plant, device: FaultDevice) -> None:
+    """What a device refused had no topic, and the value for a payload."""
+    made = plant.device("boiler", device.port, [tag("a", 10), tag("b", 11)])
+    device.illegal = {11}
+    before = time.time_ns() // 1_000_000
+    await plant.start()
+    long = b'{"b": 5, "text": "%s"}' % (b"x" * 5_000)
+    await plant.publish([("plant/boiler", b"a=1"), ("plant/boiler", long), ("plant/boiler", b'{"b": 6}')])
+    await plant.wait(lambda: len(plant.rejects()) >= 4, "all are listed")
+    message, missing, *refused = sorted(plant.rejects(), key=lambda each: each["id"])
+    assert before <= message.pop("time_ms") <= time.time_ns() // 1_000_000
+    del message["id"]
+    assert message == {
+        "topic": "plant/boiler", "payload": "a=1", "code": "not_json", "reason": message["reason"],
+        "device": "boiler", "tag": None,
+    }  # fmt: skip
+    assert "column 1" in message["reason"] or "character" in message["reason"]
+    assert (missing["code"], missing["tag"]) == ("missing", "a")
+    refused = [each for each in refused if each["code"] == "device_refused"]
+    assert {each["payload"] for each in refused} <= {long[:199].decode() + "…", '{"b": 6}'}
+    last = refused[-1]
+    assert before <= last.pop("time_ms") <= time.time_ns() // 1_000_000
+    del last["id"]
+    assert last == {
+        "topic": "plant/boiler", "payload": '{"b": 6}', "code": "device_refused", "reason": last["reason"],
+        "device": "boiler", "tag": "b",
+    }  # fmt: skip
+    assert "exception 2" in last["reason"]
+    assert "holding_register 11" in last["reason"]
+
+    # What waits is listed with the message it came in, although that was acknowledged long ago.
+    await device.set_mode("refuse")
+    await plant.publish([("plant/boiler", b'{"a": 1, "b": 7}')])
+    await plant.wait(lambda: plant.outbox(), "on disk")
+    binding = made["tags"][0]["bindings"][1]
+    plant.store.patch_binding(binding["id"], {"limits": {"low": 50}})
+    await plant.wait(lambda: plant.rejects()[0]["code"] == "out_of_range", "it does not fit the new place")
+    assert (plant.rejects()[0]["topic"], plant.rejects()[0]["payload"]) == ("plant/boiler", '{"a": 1, "b": 7}')
 
 
 async def test_a_retained_message_never_replaces_a_newer_value(plant: Plant, device: FaultDevice) -> None:

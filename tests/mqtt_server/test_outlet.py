@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from scada.config import Failsafe
 from scada.errors import ProtocolError, Side
 from scada.modbus.writes import WriteRequest
 from scada.outputs import OutPlan, Write
-from scada.values import RejectCode
+from scada.values import BadValue, RejectCode, Value
 from tests.support.bindings import out_plan
 
 
@@ -50,6 +51,7 @@ class Bench:
     def __init__(self, out: OutPlan, writer: Writer) -> None:
         self.settled: list[Ticket] = []
         self.reports: list[RejectCode] = []
+        self.sources: list[str] = []
         self.outlet = Outlet(out.endpoint, NoParking(), self._settle, self._report)  # type: ignore[arg-type]
         self.outlet._writer = writer  # type: ignore[assignment]
         self.slot = self.outlet.add(out)
@@ -57,11 +59,12 @@ class Bench:
     def _settle(self, tickets: Iterable[Ticket]) -> None:
         self.settled += tickets
 
-    def _report(self, code: RejectCode, reason: str, out: OutPlan, write: Write) -> None:
+    def _report(self, code: RejectCode, reason: str, out: OutPlan, value: Value, source: Ticket | None) -> None:
         self.reports.append(code)
+        self.sources.append(f"{reason} / {value} / {source and source.topic}")
 
     def offer(self, value: int) -> Ticket:
-        ticket = Ticket(None)
+        ticket = Ticket(None, f"topic {value}")
         self.outlet.offer(self.slot, Write(self.slot.out, value.to_bytes(2, "big"), value, 0), ticket)
         return ticket
 
@@ -108,4 +111,19 @@ async def test_a_full_queue_settles_what_a_fail_safe_value_pushes_out(monkeypatc
     await asyncio.sleep(0.3)
     assert bench.settled == tickets[:1]
     assert bench.reports == [RejectCode.OVERFLOW]
+    assert bench.sources[0].endswith("/ 1 / topic 1")
     assert [entry.write.value for entry in bench.slot.entries()] == [2, 9]
+
+
+async def test_a_fail_safe_value_that_cannot_be_written_is_listed() -> None:
+    """It stood in the log only. The configuration refuses such a value; one that was stored before may be there."""
+
+    def refuse(_: Value) -> bytes:
+        raise BadValue(RejectCode.OUT_OF_RANGE, "70000 does not fit")
+
+    out = replace(out_plan(failsafe=Failsafe(value=70000, after_s=0.1)), encode=refuse)
+    bench = Bench(out, Writer())
+    await asyncio.sleep(0.3)
+    assert bench.reports == [RejectCode.OUT_OF_RANGE]
+    assert "fail-safe value cannot be written: 70000 does not fit / 70000 / None" in bench.sources[0]
+    assert list(bench.slot.entries()) == []
