@@ -58,7 +58,8 @@ def serve(
         bridge,
         http=type("Connection", (GuardedConnection,), members),
         ws="none",
-        loop="uvloop",
+        # uvloop's where it is installed.
+        loop="auto",
         lifespan="off",
         log_config=None,
         access_log=False,
