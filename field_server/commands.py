@@ -149,6 +149,8 @@ class FieldCommands:
                         shown = await task.look()
                     except (LinkError, ProtocolError, DeviceRefused, BadValue) as error:
                         shown = f"it could not be read back: {error}"
+                        if task.poller.is_shared and isinstance(error, LinkError):
+                            break  # each further look would cost the other units a timeout
                     if not shown:
                         break
                     await asyncio.sleep(pause_s)

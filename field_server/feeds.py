@@ -13,7 +13,7 @@ from drivers.contract import Driver, Link, Point
 from field_server.field import Field
 from field_server.plans import DevicePlan, Part, point
 from links.bus import Bus
-from scada.bus_messages import decode_data
+from scada.bus_messages import decode_data, decode_state
 from scada.config import Direction, TagConfig
 from scada.conversion import compile_raw
 from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError
@@ -32,12 +32,13 @@ _ELSEWHERE = frozenset({"modbus"})
 
 @dataclass(slots=True, eq=False)
 class _Target:
-    """One binding. `waiting` is the value that is to be written next."""
+    """One binding. `waiting` is the value that is to be written next, `time_ms` the time of the newest one seen."""
 
     part: Part
     point: Point
     tag: TagConfig
     waiting: Value | None = None
+    time_ms: int = -1
     task: asyncio.Task[None] | None = None
 
 
@@ -47,7 +48,8 @@ class Feeds:
     def __init__(self, bus: Bus, topics: BusTopics, field: Field, drivers: Mapping[str, Driver]) -> None:
         self._bus = bus
         self._drivers = drivers
-        self._filter = topics.data("+", "+")
+        # The states too: what was told before this program began to listen, or while it did not hear the broker.
+        self._filters = [topics.data("+", "+"), topics.state("+", "+")]
         self._topics = topics
         self._field = field
         self._devices: dict[int, tuple[str, dict[str, list[_Target]]]] = {}
@@ -69,27 +71,28 @@ class Feeds:
         if bool(self._devices) is not self._is_listening:
             self._is_listening = bool(self._devices)
             if self._is_listening:
-                self._bus.subscribe([self._filter], self._take)
+                self._bus.subscribe(self._filters, self._take)
             else:
-                self._bus.unsubscribe([self._filter])
+                self._bus.unsubscribe(self._filters)
 
     def _take(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         parts = self._topics.split(topic)
         targets = None if parts is None else self._by_name.get(parts.device)
-        if not targets or retained:
+        if not targets or parts is None or not payload:
             return
         try:
-            samples, _ = decode_data(payload)
+            samples, _ = (decode_state if parts.kind == "state" else decode_data)(payload)
         except BadValue as error:
             log.warning("a message on %s says nothing: %s", topic, error)
             return
         for sample in samples:
-            if sample.tag in targets and sample.quality is Quality.GOOD and not sample.late:
+            if sample.tag in targets and sample.quality is Quality.GOOD:
                 for target in targets[sample.tag]:
-                    self._offer(target, sample)
+                    if sample.time_ms > target.time_ms:
+                        self._offer(target, sample)
 
     def _offer(self, target: _Target, sample: Sample) -> None:
-        target.waiting = sample.value
+        target.waiting, target.time_ms = sample.value, sample.time_ms
         if target.task is None or target.task.done():
             target.task = asyncio.create_task(self._write(target), name=f"feed of {target.part.device}@{sample.tag}")
 

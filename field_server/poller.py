@@ -30,9 +30,7 @@ MAX_PAUSE_S = 3.5
 """With the jitter a device that is back is asked again within 5 s."""
 SHARED_PAUSE_FACTOR = 10
 """A silent unit among others costs them at most one timeout in so many."""
-SLOWER = 10
-"""A request that is refused as wrong is repeated so many times less often."""
-PLAN_PERIOD_S = 60.0
+SLOWER = 10  # so many times less often is a request repeated that was refused as wrong
 READS_WAIT_S = 0.5
 """A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
 _FIRST = 0.0  # before every time there is
@@ -65,13 +63,22 @@ class Poller:
         """The ids of the devices behind the link."""
         return self._devices
 
+    @property
+    def is_shared(self) -> bool:
+        """Several units stand behind the link: the time of one is taken from the others."""
+        return len(self._all_units) > 1
+
+    @property
+    def _all_units(self) -> set[int]:
+        return {turn.unit for device in self._devices.values() for turn in device.turns}
+
     def put(self, part: Part) -> None:
         """Read a device from now on, or read it otherwise than before."""
         old = self._devices.get(part.device_id)
         known = {}
         if old is not None:
             known = old.told() if old.part.device == part.device else {}
-            self._end(old)
+            old.end()
         now = self._loop.time()
         ceiling = self._driver.ceiling(part.network)
         turns = make_turns(part, self._link, now, known)
@@ -83,9 +90,8 @@ class Poller:
 
     def remove(self, device_id: int) -> None:
         """Leave a device alone."""
-        self._end(self._devices.pop(device_id))
-        units = {turn.unit for device in self._devices.values() for turn in device.turns}
-        self._units.keep(units)
+        self._devices.pop(device_id).end()
+        self._units.keep(self._all_units)
         if self._devices:
             self._merge_networks()
 
@@ -222,15 +228,14 @@ class Poller:
             turn.position += 1
         if turn.position >= len(turn.jobs):
             turn.finish(now)
-            if now >= device.show_plan_at and all(each.done_once for each in device.turns):
-                device.show_plan_at = now + PLAN_PERIOD_S
+            if device.shows_plan(now):
                 device.plan_again(self._link)
                 self._sink.plan(device.part.device, plan_document(device, self._link.learned))
         self._agenda.add(turn, turn.due if turn.position == 0 else now)
 
     async def _ask(self, device: DeviceTurns, turn: Turn, job: Job) -> None:
         """Send one request and say what came of it; `turn.tries` when there was no answer and it is to be asked again."""
-        started = self._loop.time()
+        started = time.perf_counter()  # the loop's own clock counts whole milliseconds
         try:
             values = await self._link.read(job.request)
         except (LinkError, ProtocolError) as error:
@@ -252,7 +257,7 @@ class Poller:
         else:
             if turn.alive:
                 turn.tries = 0
-                job.took(self._loop.time() - started)
+                job.took(time.perf_counter() - started)
                 self._heard(device, turn)
                 self._tell(device, job, values)
 
@@ -389,12 +394,7 @@ class Poller:
 
     def _make_breaker(self) -> Breaker:
         cap_s = MAX_PAUSE_S
-        if len({turn.unit for device in self._devices.values() for turn in device.turns}) > 1:
+        if self.is_shared:
             timeout_s = getattr(self._network, "timeout_s", 0.0)
             cap_s = max(cap_s, SHARED_PAUSE_FACTOR * timeout_s)
         return Breaker(Backoff(FIRST_PAUSE_S, cap_s))
-
-    def _end(self, device: DeviceTurns) -> None:
-        """An answer that is still under way is nobody's any more."""
-        for turn in device.turns:
-            turn.alive = False

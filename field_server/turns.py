@@ -14,6 +14,9 @@ from scada.values import Sample
 FIRST_SPREAD_S = 1.0
 """The first reads of everything are spread over this time (or the period, when that is shorter)."""
 
+PLAN_PERIOD_S = 60.0
+FIRST_PLAN_S = 5.0  # after the first one, whose times are those of one round
+
 _SMOOTHING = 0.1
 """Weight of the newest duration in a request's mean."""
 
@@ -77,6 +80,7 @@ class DeviceTurns:
     retries: int
     allowed_at: float = 0.0
     show_plan_at: float = 0.0
+    is_shown: bool = False
     errors: dict[int, str | None] = field(default_factory=dict)
     reported: tuple[bool, str | None] | None = None
     learned: tuple[str, ...] = ()
@@ -112,6 +116,19 @@ class DeviceTurns:
             return None
         self.reported = report
         return report
+
+    def end(self) -> None:
+        """An answer that is still under way is nobody's any more."""
+        for turn in self.turns:
+            turn.alive = False
+
+    def shows_plan(self, now: float) -> bool:
+        """Whether it is time to tell how the device is read."""
+        if now < self.show_plan_at or not all(turn.done_once for turn in self.turns):
+            return False
+        self.show_plan_at = now + (PLAN_PERIOD_S if self.is_shown else FIRST_PLAN_S)
+        self.is_shown = True
+        return True
 
     def plan_again(self, link: Link) -> None:
         """Plan every turn that is not under way by what the link has learned since; what is told stays as it is."""
@@ -251,11 +268,13 @@ def plan_document(device: DeviceTurns, learned: Sequence[str]) -> dict[str, Any]
                 }
             )
     ceiling = None if device.interval_s == 0 else 1 / device.interval_s
+    allowed = 1.0 if ceiling is None or per_s <= ceiling else ceiling / per_s
     return {
         "requests": rows,
-        "requests_per_s": round(per_s, 3),
+        "requests_per_s": round(per_s * allowed, 3),
+        "wanted_requests_per_s": round(per_s, 3),
         "single_requests_per_s": round(single, 3),
-        "load": round(load, 4),
+        "load": round(load * allowed, 4),
         "ceiling": ceiling,
         "learned": list(learned),
         "tags": len(device.part.sources),

@@ -188,11 +188,11 @@ def _check_bounds(limits: Spec, value: Any, many: bool) -> None:
     low, high = limits.minimum, limits.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         if high is None:
-            raise ConfigError(f"must be at least {low:g}, not {_quoted(value)}")
+            raise ConfigError(f"must be at least {_bound(low)}, not {_quoted(value)}")
         raise ConfigError(
-            f"must be at most {high:g}, not {_quoted(value)}"
+            f"must be at most {_bound(high)}, not {_quoted(value)}"
             if low is None
-            else f"must be {low:g} to {high:g}, not {_quoted(value)}"
+            else f"must be {_bound(low)} to {_bound(high)}, not {_quoted(value)}"
         )
     if limits.check is not None:
         limits.check(value)
@@ -290,3 +290,10 @@ _PARSERS: dict[type, Callable[[type, object], Any]] = {
     object: _parse_scalar,
     Mapping: _parse_mapping,
 }
+
+
+def _bound(value: float | None) -> str:
+    """A limit as people write it: 86400000, not 8.64e+07."""
+    if value is None:
+        return "anything"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:g}"

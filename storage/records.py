@@ -3,10 +3,11 @@
 Those of the protocols and of scaling and limits are declared in `scada`; the REST schemas are made from all of them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scada.config import Direction, LimitsConfig, ScalingConfig, ScanClass
-from scada.errors import ConfigError
+from scada.errors import ConfigError, Fault
 from scada.schema import spec
 from scada.topics import check_name
 from scada.values import DataType
@@ -68,9 +69,13 @@ class BindingFields:
 
     protocol: str = spec("name of the protocol", max_length=32)
     direction: Direction = spec("in: Tagwire reads the tag; out: it writes it; inout: both")
-    scaling: ScalingConfig | None = spec("linear scaling of this binding, on top of the tag's", None)
+    scaling: ScalingConfig | None = spec("linear scaling of this binding, in place of the tag's", None)
     limits: LimitsConfig | None = spec("limits of this binding, on top of the tag's", None)
     period_ms: int | None = spec(
         "time between two reads; left out: that of its scan class", None, minimum=10, maximum=86_400_000
     )
     scan: ScanClass | None = spec("fast, normal or slow; normal when both are left out", None)
+
+    def faults(self) -> Iterator[Fault]:
+        if self.period_ms is not None and self.scan is not None:
+            yield Fault("scan", "says how often, and so does period_ms: name one of them")

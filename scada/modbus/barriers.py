@@ -72,8 +72,10 @@ class Learned:
         """In words, for operators."""
         for (unit_id, table), known in sorted(self.barriers.items()):
             for first, end in sorted(known):
-                where = f"{first}" if end == first + 1 else f"{first}-{end - 1}"
-                yield f"unit {unit_id} {table} {where}: not read in one request"
+                if end == first + 1:
+                    yield f"unit {unit_id} {table} {first}: illegal address"
+                else:
+                    yield f"unit {unit_id} {table} {first}-{end - 1}: refused as a whole, so not read in one request"
 
     def _add(self, unit_id: int, table: Table, first: int, end: int) -> None:
         known = self.barriers.setdefault((unit_id, table), [])

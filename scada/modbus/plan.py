@@ -5,7 +5,7 @@ where extents do not overlap, and it never costs more than one request for each 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -136,4 +136,16 @@ def _partition(
         start = cut[end - 1]
         parts.append(spans[start:end])
         end = start
-    return parts[::-1]
+    parts.reverse()
+    return parts if limits.max_gap is None else [each for part in parts for each in _without_gaps(part, limits.max_gap)]
+
+
+def _without_gaps(part: Sequence[Span], max_gap: int) -> Iterator[Sequence[Span]]:
+    """`part` cut where nothing of its own fills a gap: a span of another block, which overlaps it, may have hidden that."""
+    start, reach = 0, part[0].end
+    for index, span in enumerate(part):
+        if span.address - reach > max_gap:
+            yield part[start:index]
+            start = index
+        reach = max(reach, span.end)
+    yield part[start:]

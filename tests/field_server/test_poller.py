@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 
+from field_server.poller import FIRST_PAUSE_S, MAX_PAUSE_S
+from links.backoff import Backoff
 from scada.config import DeviceConfig, Direction
 from scada.errors import LinkError
 from scada.values import Quality, Reason
@@ -171,7 +173,9 @@ async def test_a_ceiling_protects_the_device(plant: Plant, device: FaultDevice) 
     await asyncio.sleep(2.0)
     assert 20 <= len(device.seen) <= 42
     assert plant.told.plans["boiler"]["ceiling"] == 20
-    assert plant.told.plans["boiler"]["requests_per_s"] == 60
+    assert plant.told.plans["boiler"]["wanted_requests_per_s"] == 60
+    assert plant.told.plans["boiler"]["requests_per_s"] == 20
+    await plant.wait(lambda: plant.told.plans["boiler"]["load"] > 0, "the load of what is allowed", 8)
 
 
 async def test_a_write_goes_ahead_of_reads(plant: Plant, device: FaultDevice) -> None:
@@ -271,7 +275,8 @@ async def test_what_was_learned_makes_a_better_plan(
     plant: Plant, device: FaultDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dividing leaves small requests behind; planned again around the illegal address there are three."""
-    monkeypatch.setattr("field_server.poller.PLAN_PERIOD_S", 0.5)
+    monkeypatch.setattr("field_server.turns.PLAN_PERIOD_S", 0.5)
+    monkeypatch.setattr("field_server.turns.FIRST_PLAN_S", 0.5)
     tags = [modbus_tag(n + 1, f"t{n}", n) for n in range(32)]
     device.illegal.add(13)
     plant.put(modbus_device(1, "boiler", device.port, *tags))
@@ -303,3 +308,21 @@ async def test_groups_are_spread_over_their_period(plant: Plant, device: FaultDe
     turns = sorted(seen.time_s % 1.0 for seen in device.seen if seen.time_s > device.seen[0].time_s + 1.1)
     gaps = [after - before for before, after in pairwise([*turns, turns[0] + 1.0])]
     assert max(gaps) < 0.5, "not all at the same time in their second"
+
+
+async def test_a_change_leaves_the_links_of_others_alone(plant: Plant, device: FaultDevice) -> None:
+    async with FaultDevice() as other:
+        neighbour = modbus_device(2, "neighbour", other.port, modbus_tag(20, "x", 0))
+        plant.put(boiler(device.port), neighbour)
+        await plant.wait(lambda: plant.told.quality("neighbour", "x") is GOOD, "read")
+        for number in range(5):
+            plant.put(modbus_device(1, "boiler", device.port, modbus_tag(1, "a", number), timeout_s=0.3 + number / 10))
+            await asyncio.sleep(0.15)
+        assert len(other.accepted_s) == 1
+        assert len(device.accepted_s) > 1, "its own is opened anew with another timeout"
+
+
+def test_a_device_that_is_back_after_a_long_time_is_asked_within_five_seconds() -> None:
+    """Row D7: first good poll at most 5 s after the repair, however long it was away."""
+    backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
+    assert max(backoff.next_delay_s() for _ in range(1000)) < 4.5

@@ -182,7 +182,9 @@ def test_a_truth_value_is_a_number_to_a_number_type() -> None:
 def test_a_text_of_the_enum_is_its_value() -> None:
     binding = mqtt(Direction.OUT, enum={"open": 1, "closed": 0})
     assert check_command(tag(binding, data_type=DataType.INT), "open", binding) == 1
-    assert check_command(tag(binding, data_type=DataType.INT), 7, binding) == 7
+    assert check_command(tag(binding, data_type=DataType.INT), 1, binding) == 1
+    with pytest.raises(BadValue, match="integer 7 is none of the values 1, 0"):
+        check_command(tag(binding, data_type=DataType.INT), 7, binding)
     with pytest.raises(BadValue, match="'ajar' is none of the texts open, closed"):
         check_command(tag(binding, data_type=DataType.INT), "ajar", binding)
 

@@ -148,3 +148,24 @@ def test_what_passes_as_a_filter_cannot_be_widened_by_anything_in_a_level(text):
     assert all(level in ("+", "#") or not set(level) & set("+# \0") for level in levels)
     assert "#" not in levels[:-1]
     assert not {"", ".", "..", "*", ">"} & set(levels)
+
+
+@pytest.mark.parametrize(
+    ("root", "text", "owned"),
+    [
+        ("tagwire", "tagwire", True),
+        ("tagwire", "tagwire/#", True),
+        ("tagwire", "tagwire/+/x", True),
+        ("tagwire", "tagwire/set/boiler", True),
+        ("tagwire", "tagwired/set", False),
+        ("tagwire", "plant/tagwire/set", False),
+        ("tagwire", "#", False),
+        ("tagwire", "+/+", False),
+        ("a/b", "a/b/set/x", True),
+        ("a/b", "a/b/#", True),
+        ("a/b", "a/#", False),
+        ("a/b", "a", False),
+    ],
+)
+def test_what_belongs_to_the_bus(root, text, owned):
+    assert BusTopics(root).owns(text) is owned

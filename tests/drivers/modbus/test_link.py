@@ -152,7 +152,7 @@ async def test_what_the_device_does_not_have_is_bad_and_the_rest_is_read(port: i
                     assert value.code == 2
                 else:
                     assert value == expected(point.address)
-        assert "unit 1 holding_register 299-300: not read in one request" in link.learned
+        assert "unit 1 holding_register 299-300: refused as a whole, so not read in one request" in link.learned
         first = link.plan(wanted)[0]
         assert (first.text, len(first.points)) == ("unit 1 holding_register 201-298", 49)
 
@@ -169,7 +169,7 @@ async def test_an_illegal_address_that_nobody_reads_is_left_out_from_then_on() -
             assert list((await poll(link, wanted)).values()) == [0] * len(wanted)
             assert len(device.seen) - first == 2
             assert [text for text in link.learned if "not read" in text] == [
-                "unit 1 holding_register 48-51: not read in one request"
+                "unit 1 holding_register 48-51: refused as a whole, so not read in one request"
             ]
 
 

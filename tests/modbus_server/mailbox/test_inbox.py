@@ -150,8 +150,8 @@ def test_another_configuration_tells_only_what_it_changes() -> None:
 
 def test_what_was_set_or_asked_for_is_told_whatever_the_deadband() -> None:
     """A command within the deadband was verified, and everybody went on seeing the value before it."""
-    tag = bound(1, "x", 5, deadband=5.0)
-    box = Box(tag)
+    box = Box(bound(1, "x", 5, deadband=5.0))
+    tag = box.tags["x"]
     box.inbox.put([(tag, (10).to_bytes(2, "big"))], box.time_ms, box.now_s)
     box.news()
     box.inbox.put([(tag, (12).to_bytes(2, "big"))], box.time_ms, box.now_s)

@@ -49,7 +49,7 @@ def test_one_illegal_tag_is_found_in_few_requests_and_then_asked_for_alone() -> 
     assert device.poll(wanted, learned) == set(range(125)) - {77}
     assert device.refused <= 2 + log2(125) * 2
     assert learned.barriers == {(1, HOLDING): [(77, 78)]}
-    assert [*learned.texts()] == ["unit 1 holding_register 77: not read in one request"]
+    assert [*learned.texts()] == ["unit 1 holding_register 77: illegal address"]
     device.asked = device.refused = 0
     assert device.poll(wanted, learned) == set(range(125)) - {77}
     assert (device.asked, device.refused) == (3, 1)

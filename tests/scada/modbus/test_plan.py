@@ -28,6 +28,8 @@ barriers = st.dictionaries(
     st.tuples(st.sampled_from([1, 2]), st.sampled_from(list(Table))), st.lists(ranges, max_size=6), max_size=4
 )
 
+NARROW = ReadLimits(registers=3, bits=1, max_gap=0)
+
 
 def floats(count: int, step: int = 2, start: int = 0) -> list[Extent]:
     return [Extent(1, HOLDING, start + step * index, 2) for index in range(count)]
@@ -44,6 +46,10 @@ def price(table: Table, count: int, cost: ReadCost) -> float:
 @given(st.lists(extents, max_size=60), limits, costs, barriers)
 @example([Extent(1, HOLDING, 0, 4), Extent(1, HOLDING, 2, 4)], ReadLimits(), COST, {(1, HOLDING): [(0, 4)]})
 @example([Extent(1, HOLDING, 0, 1), Extent(1, HOLDING, 5, 10), Extent(1, HOLDING, 6, 1)], ReadLimits(12), COST, {})
+@example([Extent(1, HOLDING, 87, 125), Extent(1, HOLDING, 210, 1), Extent(1, HOLDING, 212, 1)], NARROW, COST, {})
+@example(
+    [Extent(1, HOLDING, 0, 10), Extent(1, HOLDING, 5, 1), Extent(1, HOLDING, 12, 1)], ReadLimits(12, 1, 3), COST, {}
+)
 def test_every_plan_is_whole_and_within_its_bounds(
     wanted: list[Extent],
     limits: ReadLimits,
