@@ -136,7 +136,8 @@ def test_flask_run_with_wrong_settings_on_a_taken_port_is_exit_2_with_every_faul
         begun = time.monotonic()
         with flask_run(**wrong, FLASK_RUN_PORT=port) as process:
             assert process.wait(10) == 2, process.output
-            assert time.monotonic() - begun < REFUSAL_S
+            # flask imports the whole application first: 1.2 s on a machine that does nothing else.
+            assert time.monotonic() - begun < 2 * REFUSAL_S
     assert process.output.startswith("Cannot start:\n")
     for fault in (*wrong, f"127.0.0.1:{port}: Address already in use"):
         assert process.output.count(fault) == 1

@@ -4,17 +4,21 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.bus_listener import BusListener
 from tests.support.certificates import Authority
-from tests.support.processes import Process, accepts, clean_environment, free_port, start, wait_until
+from tests.support.processes import CHECKOUT, Process, accepts, clean_environment, free_port, start, wait_until
+from tests.support.programs import need
 
 pytestmark = pytest.mark.system
 
@@ -215,6 +219,31 @@ def test_a_broker_of_the_operators_own_is_used(tmp_path: Path) -> None:
         assert not accepts(int(env["MQTT_PORT"]))
 
 
+def messages_per_s(port: int, topics: str, duration_s: float) -> dict[str, float]:
+    """How often something is published under each topic."""
+    with closing(BusListener(port, topics)) as listener:
+        since = time.monotonic()
+        time.sleep(duration_s)
+        heard, took_s = list(listener.others), time.monotonic() - since
+    return {topic: number / took_s for topic, number in Counter(topic for topic, *_ in heard).items()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "command"), [("", "tagwire up"), ("DEMO=1", "tagwire up --demo"), ("DEMO=0", "tagwire up")]
+)
+def test_make_run_takes_the_demo_along_when_asked(setting: str, command: str) -> None:
+    done = subprocess.run(
+        [need("make"), "-n", "run", *setting.split()],
+        cwd=CHECKOUT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.rstrip().endswith(f"-m {command}")
+
+
 def test_demo_moves_registers_and_starts_again_on_its_own_configuration(tmp_path: Path) -> None:
     env = settings(tmp_path)
     read = [sys.executable, "-m", "tagwire", "registers", "read", "1000", "--type", "float32", "--json"]
@@ -228,6 +257,9 @@ def test_demo_moves_registers_and_starts_again_on_its_own_configuration(tmp_path
         with up(env, "--demo") as process:
             process.wait_ready()
             wait_until(lambda: 20 < level() < 100, 15, "the tank's level in its register")
+            rates = messages_per_s(int(env["MQTT_PORT"]), "demo/#", 3.0)
+            assert len(rates) == 20
+            assert all(1.3 < rate < 2.7 for rate in rates.values()), rates
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{env['FLASK_APP_PORT']}/api/v1/devices", timeout=5
             ) as answer:
