@@ -13,10 +13,11 @@ from storage.config_reader import ConfigReader
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Tags of one device, in the order they were named; `device` holds no others."""
+    """Tags of one device, in the order they were named; `device` holds no others. Not `named`: they are all there are."""
 
     device: DeviceConfig
     tags: tuple[TagConfig, ...]
+    named: bool = True
 
 
 def one_tag(reference: str) -> Target:
@@ -62,7 +63,7 @@ def _load(device_id: int, tag_ids: Sequence[int] | None) -> Target:
     device = ConfigReader(found.engine).load_tags(device_id, tag_ids)
     by_id = {tag.id: tag for tag in device.tags}
     if tag_ids is None:
-        return Target(device, device.tags)
+        return Target(device, device.tags, named=False)
     missing = [each for each in tag_ids if each not in by_id]
     if missing:
         # Deleted a moment ago, or its stored form is not understood, which is among the device's faults.

@@ -1,6 +1,7 @@
 """The console's commands that ask an owner for something: set and read, with the verdict."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 
@@ -15,6 +16,8 @@ from tagwire.console_values import parse_value, printable, shown_time, shown_val
 
 GRACE_S = 1.5
 """An owner ends what it could not do in time by itself; its word gets this much longer."""
+OTHERS_S = 0.3
+"""Several programs may read a device; after the first answer those of the others get so long."""
 
 
 async def set_tag(session: Session, rest: str) -> None:
@@ -28,7 +31,7 @@ async def set_tag(session: Session, rest: str) -> None:
     except ValueError as error:
         raise Usage(f"set: {error}") from error
     command = Command(_new_id(), device, {tag: value}, _expiry(), session.user, ORIGIN)
-    last = await _ask(session, device, command.id, session.topics.set(device), encode_set(command), is_told=True)
+    (last,) = await _ask(session, device, command.id, session.topics.set(device), encode_set(command), is_told=True)
     if last.state is not CommandState.VERIFIED and not (last.state is CommandState.ACKNOWLEDGED and last.final):
         raise Failed(
             f"{printable(name)} was not set: {last.state}{f', {printable(last.reason)}' if last.reason else ''}"
@@ -47,16 +50,27 @@ async def read(session: Session, rest: str) -> None:
         tag = ""
         _check(device, "read")
     call = Call(_new_id(), device, (tag,) if tag else (), _expiry(), session.user, ORIGIN)
-    last = await _ask(session, device, call.id, session.topics.call(device), encode_call(call), is_told=False)
-    if last.state is not CommandState.VERIFIED:
+    topic, others_s = session.topics.call(device), 0.0 if tag else OTHERS_S
+    answers = await _ask(session, device, call.id, topic, encode_call(call), is_told=False, others_s=others_s)
+    samples = {f"{device}@{sample.tag}": sample for step in answers for sample in step.samples}
+    failed = [step for step in answers if step.state is not CommandState.VERIFIED]
+    if samples or not failed:
+        show(session, samples)
+    if failed:
+        first = failed[0]
         raise Failed(
-            f"{printable(words[0])} was not read: {last.state}{f', {printable(last.reason)}' if last.reason else ''}"
+            f"{printable(words[0])} was not read{' by all its programs' if samples else ''}: "
+            f"{first.state}{f', {printable(first.reason)}' if first.reason else ''}"
         )
-    show(session, {f"{device}@{sample.tag}": sample for sample in last.samples})
 
 
-async def _ask(session: Session, device: str, number: str, topic: str, payload: bytes, *, is_told: bool) -> Step:
-    """Publish, and follow what becomes of it; the last step. `is_told`: each step is printed as it comes."""
+async def _ask(
+    session: Session, device: str, number: str, topic: str, payload: bytes, *, is_told: bool, others_s: float = 0.0
+) -> list[Step]:
+    """Publish, and follow what becomes of it; the last step, and those that other programs give in the next `others_s`.
+
+    `is_told`: each step is printed as it comes.
+    """
     session.check_online()
     steps: asyncio.Queue[Step] = asyncio.Queue()
 
@@ -86,7 +100,8 @@ async def _ask(session: Session, device: str, number: str, topic: str, payload: 
                 if is_told:
                     session.output.say(_told(step, begun_ms, session.output.terminal))
                 if step.final:
-                    return step
+                    break
+        return [step, *await _others(steps, step, others_s)]
     except TimeoutError as error:
         waited = time.perf_counter() - begun
         if seen:
@@ -96,6 +111,17 @@ async def _ask(session: Session, device: str, number: str, topic: str, payload: 
         ) from error
     finally:
         session.visit.unfollow(feedback)
+
+
+async def _others(steps: "asyncio.Queue[Step]", first: Step, seconds: float) -> list[Step]:
+    found: list[Step] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while seconds:
+                step = await steps.get()
+                if step.final and step != first and step not in found:  # else a repetition of the broker's
+                    found.append(step)
+    return found
 
 
 def _told(step: Step, begun_ms: int, terminal: bool) -> str:

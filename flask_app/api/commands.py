@@ -27,15 +27,18 @@ from flask_app.live import live
 from flask_app.live_commands import SILENT, Watch
 from flask_app.live_readings import reading
 from scada.commands import Call, Command, CommandState, Step
-from scada.config import Direction
+from scada.config import Direction, TagConfig
 from scada.errors import ConfigError, Conflict, Fault, NotFound
 from scada.registry import PROTOCOLS
 from scada.setpoints import check_command, command_route
-from scada.values import BadValue, Value
+from scada.values import BadValue, Quality, Reason, Sample, Value
 from storage.command_store import CommandQuery
 
 blueprint = ApiBlueprint("commands", "Setting tags, with a verdict; and reading them from the device now.")
 _COLUMNS = {"by": "who", "from": "origin"}
+# What a device's programs did not give when others did, and what nobody reads although it was named.
+_UNREAD = Sample("", None, Quality.BAD, 0, Reason.COMM_FAILURE)
+_UNHEARD = Sample("", None, Quality.BAD, 0, Reason.NOT_CONNECTED)
 
 
 @blueprint.route("/tags/<tag>/commands")
@@ -81,7 +84,10 @@ class DeviceCall(MethodView):
     @blueprint.answering(CallAnswerSchema, "what the device holds")
     @blueprint.asking(CallWaitSchema)
     def post(self, query: dict[str, Any]) -> Response:
-        """Read tags from the device itself: one, several, or with `device` alone all of them."""
+        """Read tags from the device itself: one, several, or with `device` alone all that are read.
+
+        What one program did not give while another one answered is bad, with the reason comm_failure.
+        """
         body = resource.loaded(DeviceCallSchema, resource.document())
         _exclude(body, "tags", "tag", "term", "item")
         whole = "device" in body and not {"tag", "item", "term"} & body.keys()
@@ -176,39 +182,43 @@ def _checked(target: targets.Target, values: Mapping[str, object], group: bool) 
 
 
 def _call(target: targets.Target, wait_s: float) -> Response:
-    owners = {
-        PROTOCOLS[binding.protocol].owner
-        for tag in target.tags
-        for binding in tag.bindings
-        if binding.direction is not Direction.OUT
-    }
+    owners = {tag.name: owner for tag in target.tags if (owner := _source_owner(tag))}
     if not owners:
         raise Conflict([Fault("tag", "nothing is read: no binding has the direction in or inout")])
     now_ms = time.time_ns() // 1_000_000
-    names = tuple(tag.name for tag in target.tags)
     call = Call(
         uuid.uuid4().hex,
         target.device.name,
-        names,
+        tuple(owners),
         now_ms + round(wait_s * 1000),
         resource.who(),
         resource.who(),
     )
+    answers = len(set(owners.values()))
     if not live().waiting.acquire(blocking=False):
         return respond(503, "too many others wait for devices; try again", headers={"Retry-After": "2"})
     try:
         # Every program that reads some of the tags gives an answer of its own.
-        steps = live().commands.wait(live().ask(call), wait_s, lambda steps: len(_final(steps)) >= len(owners))
+        steps = live().commands.wait(live().ask(call), wait_s, lambda steps: len(_final(steps)) >= answers)
     finally:
         live().waiting.release()
     samples = {sample.tag: sample for step in steps for sample in step.samples}
-    failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]
-    if failed or not samples:
-        reason = failed[0].reason if failed else f"{SILENT} within {wait_s:g} s"
-        return respond(424, reason)
-    ids = {tag.name: tag.id for tag in target.tags}
-    items = [reading(ids[name], target.device.name, name, samples[name]) for name in names if name in samples]
+    if not samples:
+        failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]
+        return respond(424, failed[0].reason if failed else f"{SILENT} within {wait_s:g} s")
+    items = [
+        reading(
+            tag.id, target.device.name, tag.name, samples.get(tag.name, _UNREAD if tag.name in owners else _UNHEARD)
+        )
+        for tag in target.tags
+        if tag.name in owners or target.named
+    ]
     return resource.as_json({"id": call.id, "items": items, "total": len(items)})
+
+
+def _source_owner(tag: TagConfig) -> str:
+    """The program that reads a tag; "" for one that is only set."""
+    return next((PROTOCOLS[each.protocol].owner for each in tag.bindings if each.direction is not Direction.OUT), "")
 
 
 def _final(steps: Sequence[Step]) -> list[Step]:

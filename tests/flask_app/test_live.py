@@ -317,6 +317,33 @@ def test_device_call_reads_now(client: FlaskClient, owner: FakeOwner) -> None:
     owner.close()
 
 
+def test_a_call_asks_every_owner_for_its_own_tags(client: FlaskClient, owner: FakeOwner, broker: Broker) -> None:
+    read = [tag["name"] for tag in TANK["tags"] if any(each["direction"] != "out" for each in tag.get("bindings", []))]
+    own = [name for name in read if name != "sensor"]
+
+    def call(**body: Any) -> dict[str, tuple[Any, str, str]]:
+        answer = client.post("/api/v1/device_call?wait=1", json={"device": "tank", **body})
+        assert answer.status_code == 200, answer.text
+        return {each["name"][5:]: (each["value"], each["quality"], each["reason"]) for each in answer.json["items"]}
+
+    with fake_owner(broker.port, "mqtt_server") as other:
+        owner.own, owner.values = own, dict.fromkeys(own, 1)
+        other.own, other.values = ["sensor"], {"sensor": 3}
+        good = dict.fromkeys(own, (1, "good", ""))
+        # What is only set is asked of nobody.
+        assert call() == {**good, "sensor": (3, "good", "")}
+        assert owner.received[-1][2]["tags"] == read
+        # Named, it is in the answer, and says that nobody reads it.
+        assert call(tags=["lamp", "level"]) == {"lamp": (None, "bad", "not_connected"), "level": (1, "good", "")}
+        missing = (None, "bad", "comm_failure")
+        for way in (("failed",), ()):
+            other.way, other.reason = way, "nothing was heard yet"
+            assert call() == {**good, "sensor": missing}
+        owner.way, owner.reason = ("failed",), "the device does not answer"
+        answer = client.post("/api/v1/device_call?wait=1", json={"device": "tank"})
+        assert (answer.status_code, answer.json["detail"]) == (424, "the device does not answer")
+
+
 def test_a_call_that_nobody_answers_ends_in_time(client: FlaskClient) -> None:
     begun = time.monotonic()
     answer = client.post("/api/v1/device_call?wait=0.3", json={"device": "tank", "tag": "level"})

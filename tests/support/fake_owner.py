@@ -17,13 +17,17 @@ FINAL = {"verified", "failed", "expired", "superseded"}
 
 
 class FakeOwner:
-    """Publishes under `name`. `way` are the states that every command goes through; `reason` stands in the last one."""
+    """Publishes under `name`. `way` are the states that every command goes through; `reason` stands in the last one.
+
+    `own` are the tags that calls are answered for; None is whatever was asked.
+    """
 
     def __init__(self, port: int, name: str = "field_server") -> None:
         self.name = name
         self.way: Sequence[str] = WAY
         self.reason = ""
         self.values: dict[str, Any] = {}
+        self.own: Sequence[str] | None = None
         self.received: list[tuple[str, bool, dict[str, Any]]] = []
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"fake-{name}")
@@ -72,6 +76,11 @@ class FakeOwner:
         kind, device = message.topic.split("/")[1:]
         self.received.append((message.topic, message.retain, asked))
         feedback = {"id": asked["id"], "tag": asked.get("tag"), "by": asked["by"], "from": asked["from"]}
+        tags: Sequence[str] = asked.get("tags") or self.own or ()
+        if kind == "call" and self.own is not None:
+            tags = [tag for tag in tags if tag in self.own]
+            if not tags:
+                return
         states = self.way if kind == "set" else self.way[-1:]
         for state in states:
             final = state in FINAL
@@ -81,7 +90,7 @@ class FakeOwner:
                 document |= {"value": asked.get("value", asked.get("values")), "old_value": self.values.get("old")}
             elif state == "verified":
                 now_ms = document["time_ms"]
-                document["values"] = {tag: [self.values.get(tag), "good", now_ms] for tag in asked["tags"]}
+                document["values"] = {tag: [self.values.get(tag), "good", now_ms] for tag in tags}
             client.publish(f"tagwire/feedback/{device}", json.dumps(document), 1)
 
 

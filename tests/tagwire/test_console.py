@@ -122,6 +122,23 @@ def test_read_shows_what_the_device_answered(broker: Broker, owner: FakeOwner) -
     assert done.stdout.split("\t")[:3] == ["boiler@temperature", "72.25", "good"]
 
 
+def test_read_of_a_device_shows_the_answers_of_all_its_programs(broker: Broker, owner: FakeOwner) -> None:
+    owner.values, owner.own = {"temperature": 72.25}, ["temperature"]
+    try:
+        with fake_owner(broker.port, "mqtt_server") as other:
+            other.values, other.own = {"mode": "auto"}, ["mode"]
+            done = console(broker, "read", "boiler")
+            assert done.returncode == 0, done.stderr
+            rows = sorted(line.split("\t")[:3] for line in done.stdout.splitlines())
+            assert rows == [["boiler@mode", "auto", "good"], ["boiler@temperature", "72.25", "good"]]
+            other.way, other.reason = ("failed",), "nothing was heard yet"
+            done = console(broker, "read", "boiler")
+            assert (done.returncode, done.stdout.split("\t")[:2]) == (1, ["boiler@temperature", "72.25"])
+            assert "was not read by all its programs: failed, nothing was heard yet" in done.stderr
+    finally:
+        owner.own = None
+
+
 def test_links_servers_and_plan(broker: Broker, owner: FakeOwner) -> None:
     rows = [line.split("\t") for line in console(broker, "links").stdout.splitlines()]
     assert [(row[0], row[2], row[4]) for row in rows] == [
