@@ -1,4 +1,4 @@
-"""`tagwire registers`: read, write and watch values at any Modbus TCP endpoint, as any type and in any order."""
+"""`tagwire registers`: read, write and watch values at any Modbus endpoint, as any type and in any order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 
 import click
 
-from links.environment import PORT, open_environment, seal
 from links.modbus_client import ModbusClient
 from scada.errors import ConfigError, DeviceRefused, Fault, LinkError, ProtocolError
-from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import MAX_ADDRESS, MAX_UNIT_ID, Table
 from scada.modbus.registers import Order, RegisterType
 from scada.values import BadValue
+from tagwire.endpoint_options import endpoint_options, make_endpoint
 from tagwire.targets import Target, as_json, make_target, parse_value, read_values, shown, write_values
 from tagwire.watch import watch_values
 
@@ -25,9 +24,6 @@ def _place(command: F) -> F:
     """The options that say where and what, the same for every command."""
     for option in (
         click.option("--json", "as_text", is_flag=True, flag_value=False, default=True, help="Print JSON."),
-        click.option(
-            "--timeout", "timeout_s", type=click.FloatRange(0.05, 60), default=2.0, help="Seconds for one request."
-        ),
         click.option("--bit", type=click.IntRange(0, 15), help="One bit of a register, 0 the lowest."),
         click.option("--length", type=int, help="Bytes of a string."),
         click.option("--order", type=click.Choice([*map(str, Order)]), default=str(Order.ABCD), show_default=True),
@@ -38,7 +34,7 @@ def _place(command: F) -> F:
             "--table", type=click.Choice([*map(str, Table)]), default=str(Table.HOLDING_REGISTER), show_default=True
         ),
         click.option("--unit", type=click.IntRange(0, MAX_UNIT_ID), default=1, show_default=True),
-        click.option("--endpoint", metavar="HOST:PORT", help="Default: MODBUS_SERVER_HOST and MODBUS_SERVER_PORT."),
+        endpoint_options,
     ):
         command = option(command)
     return command
@@ -46,7 +42,7 @@ def _place(command: F) -> F:
 
 @click.group()
 def registers() -> None:
-    """Read, write and watch registers of any Modbus TCP device."""
+    """Read, write and watch registers of any Modbus device."""
 
 
 @registers.command()
@@ -103,19 +99,21 @@ def _target(
     address: int,
     count: int,
     *,
-    endpoint: str | None,
     unit: int,
     table: Table,
     kind: RegisterType | None,
     order: Order,
     length: int | None,
     bit: int | None,
-    timeout_s: float,
     writing: bool = False,
+    **where: Any,
 ) -> Target:
+    endpoint = make_endpoint(**where)
+    if unit == 0 and not endpoint.transport.has_transaction_ids:
+        raise ConfigError([Fault("--unit", f"0 is the broadcast on {endpoint.transport}: no unit answers it")])
     kind = kind or (RegisterType.UINT16 if bit is None else RegisterType.BOOL)
     return make_target(
-        _endpoint(endpoint, timeout_s),
+        endpoint,
         unit,
         Table(table),
         address,
@@ -126,29 +124,6 @@ def _target(
         bit,
         writing=writing,
     )
-
-
-def _endpoint(text: str | None, timeout_s: float) -> Endpoint:
-    """HOST, HOST:PORT or [HOST]:PORT; by default where our Modbus server listens."""
-    env = open_environment()
-    if text is None:
-        host = env.str("MODBUS_SERVER_HOST", "127.0.0.1")
-        port = env.int("MODBUS_SERVER_PORT", 8502, validate=PORT)
-        seal(env)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    else:
-        host, port = _split(text)
-    return Endpoint(host=host, port=port, timeout_s=timeout_s, connect_timeout_s=timeout_s)
-
-
-def _split(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, port = text, "502"
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ConfigError([Fault("--endpoint", f"{text!r} is not HOST or HOST:PORT")])
-    return host, int(port)
 
 
 def _run(target: Target, work: Callable[[ModbusClient], Awaitable[T]]) -> T:
