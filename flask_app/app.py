@@ -62,6 +62,7 @@ def _build(settings: Settings, *, is_served_by_flask: bool = False) -> Flask:
     app.json = OrjsonProvider(app)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_uri,
+        BUS_ROOT=settings.bus.root,
         MAX_CONTENT_LENGTH=settings.max_import,
         # A form has no place in this API; what is no JSON is refused before anything is parsed.
         MAX_FORM_MEMORY_SIZE=64 * 1024,

@@ -77,7 +77,7 @@ class Database(SQLAlchemy):
             raise
         # From here flask-sqlalchemy's sessions use the engine with our settings too.
         cast(dict[str | None, Engine], self.engines)[None] = engine
-        return Stores(ConfigStore(engine), RejectLog(engine), Outbox(engine), engine)
+        return Stores(ConfigStore(engine, app.config["BUS_ROOT"]), RejectLog(engine), Outbox(engine), engine)
 
     def _wait_on(self, waited_s: float) -> bool:
         """A change waits for the database's lock while its claim holds; whoever opens the database keeps others waiting."""

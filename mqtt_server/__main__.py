@@ -87,7 +87,7 @@ async def serve(settings: Settings) -> None:
         rejects = Rejects(RejectLog(engine), writing)
         samples = Samples(bus)
         heard = Heard(HeardStore(engine), hearing, settings.shard.owns)
-        gateway = Gateway(rejects, samples, heard)
+        gateway = Gateway(rejects, samples, heard, topics)
         heard.attach(gateway.settle)
         parking = Parking(Outbox(engine), writing, gateway.settle)
         link = MqttLink(settings.mqtt, settings.client_id, gateway.receive, on_change=gateway.connection)

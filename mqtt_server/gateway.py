@@ -21,6 +21,7 @@ from scada.modbus.endpoint import Endpoint
 from scada.outputs import OutPlan, Write
 from scada.payload import HEAD_BYTES
 from scada.topic_index import TopicIndex
+from scada.topics import BusTopics
 from scada.values import BadValue, RejectCode, Value
 from storage.config_watch import Change
 from storage.outbox import OutboxRow
@@ -33,10 +34,11 @@ _NO_DELIVERY = Delivery(0, 0, 0)
 class Gateway:
     """Everything between the broker and the outlets. Runs in one event loop; its methods are called from that loop only."""
 
-    def __init__(self, rejects: Rejects, samples: Samples, heard: Heard) -> None:
+    def __init__(self, rejects: Rejects, samples: Samples, heard: Heard, topics: BusTopics) -> None:
         self._rejects = rejects
         self._samples = samples
         self._heard = heard
+        self._bus = f"{topics.root}/"
         self.feeds = Feeds(self)
         self._plans: dict[int, DevicePlan] = {}
         self._topics: TopicIndex[int] = TopicIndex()
@@ -78,6 +80,11 @@ class Gateway:
     def receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
         """One message from the broker; never raises. After `stop_receiving` it is left to be delivered again."""
         if not self._receiving:
+            return
+        if topic.startswith(self._bus):
+            self._link.acknowledge(
+                delivery
+            )  # for a device's filter that takes everything: what we say is no device's word
             return
         ticket = Ticket(delivery, topic, delivery.qos > 0, payload[:HEAD_BYTES])
         ticket.waiting = 1  # held by this method until every value has been offered

@@ -165,6 +165,10 @@ class BusTopics:
         """The configuration's revision number, retained."""
         return f"{self.root}/config"
 
+    def owns(self, topic_filter: str) -> bool:
+        """Whether everything that a topic or filter takes is the bus's: it is the root, or begins with it."""
+        return f"{topic_filter}/".startswith(f"{self.root}/")
+
     def split(self, topic: str) -> BusTopic | None:
         """The parts of a topic below the root; None for any other."""
         if not topic.startswith(self.root + "/"):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
+from scada.schema import join
 from storage.documents import Document, Reader, checked
 from storage.drafts import DeviceDraft
 from storage.engine import reading
@@ -105,7 +106,7 @@ def insert_device(change: Change, draft: DeviceDraft) -> int:
     statement = insert(DEVICE).values(**draft.row, revision=change.revision).returning(DEVICE.c.id)
     device_id: int = change.connection.execute(statement).scalar_one()
     change.touch(device_id)
-    save_networks(change, device_id, draft.network or {}, Mode.CREATE)
+    save_networks(change, device_id, draft.network or {}, Mode.CREATE, join(draft.path, "network.mqtt"))
     save_terms(change, device_id, draft.terms or [], Mode.CREATE)
     save_tags(change, [(device_id, tag) for tag in draft.tags or []], Mode.CREATE)
     return device_id
@@ -115,7 +116,7 @@ def update_device(change: Change, device_id: int, draft: DeviceDraft, mode: Mode
     """Store what the document of an existing device names."""
     change.connection.execute(update(DEVICE).where(DEVICE.c.id == device_id).values(**draft.row))
     if draft.network is not None:
-        save_networks(change, device_id, draft.network, mode)
+        save_networks(change, device_id, draft.network, mode, join(draft.path, "network.mqtt"))
     if draft.terms is not None:
         save_terms(change, device_id, draft.terms, mode, tags_follow=draft.tags is not None)
     if draft.tags:

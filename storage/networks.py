@@ -7,12 +7,16 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from scada.errors import ConfigError, Conflict, Fault
 from scada.registry import PROTOCOLS
 from scada.schema import join
+from scada.topics import BusTopics
 from storage.contradictions import misplaced
 from storage.drafts import TermDraft
 from storage.revisions import Change
-from storage.shapes import BINDING, NETWORK, TAG, TERM, Row
+from storage.shapes import BINDING, NETWORK, TAG, TERM, Row, default_topic
 from storage.tags import Mode
 from storage.views import NETWORK_COLUMNS, TERM_COLUMNS, rows
+
+BUS_ROOT = "tagwire_bus_root"
+"""The engine's option that says where the bus is."""
 
 
 def stored_networks(connection: Connection, device_id: int) -> dict[str, Row]:
@@ -22,9 +26,16 @@ def stored_networks(connection: Connection, device_id: int) -> dict[str, Row]:
     }
 
 
-def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode) -> None:
-    """Store a device's networks, by protocol. In REPLACE mode protocols that are not named are removed."""
+def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode, path: str) -> None:
+    """Store a device's networks, by protocol. In REPLACE mode protocols that are not named are removed.
+
+    Raises ConfigError for MQTT topics of the bus; `path` is where the settings of "mqtt" stand in the document.
+    """
     connection = change.connection
+    if "mqtt" in networks:
+        faults = list(_on_the_bus(connection, device_id, networks["mqtt"], path))
+        if faults:
+            raise ConfigError(faults)
     stored = stored_networks(connection, device_id)
     own = NETWORK.c.device_id == device_id
     for protocol, settings in networks.items():
@@ -35,6 +46,15 @@ def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], m
             connection.execute(update(NETWORK).where(own, NETWORK.c.protocol == protocol).values(settings=settings))
     if mode is Mode.REPLACE:
         connection.execute(delete(NETWORK).where(own, NETWORK.c.protocol.not_in(list(networks))))
+
+
+def _on_the_bus(connection: Connection, device_id: int, settings: Row, path: str) -> Iterable[Fault]:
+    topics = BusTopics(connection.get_execution_options()[BUS_ROOT])
+    used = {"topic": settings.get("topic") or default_topic(device_id), "out_topic": settings.get("out_topic")}
+    for name, topic in used.items():
+        if topic is not None and topics.owns(topic):
+            message = f"{topic} belongs to the bus (TAGWIRE_BUS_ROOT is {topics.root}): a device there would hear Tagwire itself"
+            yield Fault(join(path, name), message)
 
 
 def refuse_orphans(change: Change, device_id: int, path: str = "network") -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from links.mqtt import Delivery
 from mqtt_server.gateway import Gateway
 from mqtt_server.slots import Ticket
+from scada.topics import BusTopics
 
 
 class Link:
@@ -19,7 +20,7 @@ class OpenGateway(Gateway):
     """Every message waits for one value, which the test settles."""
 
     def __init__(self) -> None:
-        super().__init__(None, None, None)  # type: ignore[arg-type]
+        super().__init__(None, None, None, BusTopics())  # type: ignore[arg-type]
         self.link = Link()
         self.tickets: dict[int, Ticket] = {}
         self.attach(None, self.link)  # type: ignore[arg-type]

@@ -332,3 +332,16 @@ async def test_the_bus_comes_with_a_broker_that_comes_late(tmp_path: Path) -> No
                 await plant.wait(lambda: bus.last("m", "t") == (1, "good", ""), "good")
                 assert bus.links["mqtt_server", "m"]["online"] is True
             assert lines <= 8
+
+
+@pytest.mark.parametrize("topic", ["#", "+/+/+/+", "+/set/+"])
+async def test_a_filter_that_takes_everything_never_sees_the_bus(plant: Plant, device: FaultDevice, topic: str) -> None:
+    """Every sample of the device became a message to it, and that another sample."""
+    plant.device("all", device.port, [tag("t", 0)], mqtt={"topic": topic})
+    await plant.start()
+    await plant.publish([("tagwire/data/mqtt_server/all", b'{"t": 5}'), ("tagwire/set/all", b'{"t": 6}')])
+    await plant.publish([("plant/set/x" if topic == "+/set/+" else "a/b/c/d", b'{"t": 7}')])
+    await plant.wait(lambda: device.registers[0] == 7, "another topic")
+    await asyncio.sleep(1.0)
+    assert len(device.seen) == 1
+    assert plant.rejects() == []

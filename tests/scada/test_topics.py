@@ -6,6 +6,7 @@ from scada.errors import ConfigError
 from scada.topics import (
     MAX_NAME_CHARACTERS,
     MAX_TOPIC_BYTES,
+    BusTopics,
     check_name,
     check_topic_filter,
     check_topic_name,

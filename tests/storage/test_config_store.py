@@ -161,6 +161,35 @@ def test_a_network_in_use_cannot_be_taken_away(store: ConfigStore, boiler: Docum
     assert set(store.list_networks(boiler["id"])) == {"mqtt"}
 
 
+@pytest.mark.parametrize("name", ["topic", "out_topic"])
+@pytest.mark.parametrize("topic", ["tagwire/set/x", "tagwire", "tagwire/data/a/b"])
+def test_a_device_is_not_on_the_bus(store: ConfigStore, boiler: Document, name: str, topic: str) -> None:
+    network = {"mqtt": {name: topic}}
+    with pytest.raises(ConfigError, match="belongs to the bus") as error:
+        store.create_device({"name": "loop", "network": network})
+    assert faults(error) == [f"network.mqtt.{name}"]
+    with pytest.raises(ConfigError) as error:
+        store.patch_device(boiler["id"], {"network": network})
+    assert faults(error) == [f"network.mqtt.{name}"]
+    with pytest.raises(ConfigError) as error:
+        store.put_network(boiler["id"], "mqtt", network["mqtt"])
+    assert faults(error) == [name]
+    with pytest.raises(ConfigError) as error:
+        store.import_config({"devices": [{"name": "boiler"}, {"name": "loop", "network": network}]})
+    assert faults(error) == [f"devices.1.network.mqtt.{name}"]
+
+
+def test_filters_that_go_beyond_the_bus_are_taken_and_another_root_counts(store: ConfigStore) -> None:
+    for number, topic in enumerate(("#", "+/+", "+/set/x", "tagwired/x")):
+        store.create_device({"name": f"d{number}", "network": {"mqtt": {"topic": topic}}})
+    with pytest.raises(ConfigError, match="tagwire/# belongs to the bus"):
+        store.create_device({"name": "loop", "network": {"mqtt": {"topic": "tagwire/#"}}})
+    other = ConfigStore(store.engine, "device")
+    other.create_device({"name": "e", "network": {"mqtt": {"topic": "tagwire/#"}}})
+    with pytest.raises(ConfigError, match=r"device/\d+ belongs to the bus"):
+        other.create_device({"name": "loop", "network": {"mqtt": {}}})
+
+
 def test_one_binding_reads_a_tag_and_one_per_protocol(store: ConfigStore, boiler: Document) -> None:
     tag_id = boiler["tags"][0]["id"]
     with pytest.raises(ConfigError) as error:
