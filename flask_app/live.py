@@ -20,6 +20,7 @@ from flask_app.command_ends import CommandEnds
 from flask_app.database import Stores
 from flask_app.live_commands import LiveCommands, Watch
 from flask_app.live_values import LiveValues
+from flask_app.places import Places
 from links.bus import Bus
 from links.environment import MqttSettings
 from links.loop import new_event_loop
@@ -40,8 +41,6 @@ GRACE_S = 1.0
 """An owner ends its commands in time itself; its last word gets this much longer."""
 FIRST_CONNECT_S = 2.0
 """A request that comes right after the start waits this long for the broker."""
-MAX_WAITING = 12
-"""Requests that wait for the end of a command at the same time; others are answered with the state so far."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLOSE_S = 4.0
 # The bus counts as online when its first heartbeat is back, which may be a moment after our own server message.
@@ -57,7 +56,7 @@ class Live:
         self.values = LiveValues(topics)
         self.commands = LiveCommands()
         self._ends = CommandEnds(self.commands, self.command_log)
-        self.waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self.places = Places()
         self._mqtt = mqtt
         self._topics = topics
         self._open_stores = open_stores

@@ -140,20 +140,20 @@ def _command(
         group,
     )
     watch = live().ask(command)
-    steps = _wait(watch, wait_s)
+    steps = _wait(watch, command.device, wait_s)
     response = resource.as_json(_document(command, steps), 200 if any(step.final for step in steps) else 202)
     response.headers["Location"] = f"/api/v1/commands/{command.id}"
     return response
 
 
-def _wait(watch: Watch, wait_s: float) -> list[Step]:
+def _wait(watch: Watch, device: str, wait_s: float) -> list[Step]:
     """The steps at the end, or when the time is up; at once when too many others wait already."""
-    if wait_s <= 0 or not live().waiting.acquire(blocking=False):
+    if wait_s <= 0:
         return []
-    try:
+    with live().places.place(device) as has_place:
+        if not has_place:
+            return []
         return live().commands.wait(watch, wait_s, lambda steps: any(step.final for step in steps))
-    finally:
-        live().waiting.release()
 
 
 def _checked(target: targets.Target, values: Mapping[str, object], group: bool) -> dict[str, Value]:
@@ -195,13 +195,11 @@ def _call(target: targets.Target, wait_s: float) -> Response:
         resource.who(),
     )
     answers = len(set(owners.values()))
-    if not live().waiting.acquire(blocking=False):
-        return respond(503, "too many others wait for devices; try again", headers={"Retry-After": "2"})
-    try:
+    with live().places.place(call.device) as has_place:
+        if not has_place:
+            return respond(503, "too many others wait for devices; try again", headers={"Retry-After": "2"})
         # Every program that reads some of the tags gives an answer of its own.
         steps = live().commands.wait(live().ask(call), wait_s, lambda steps: len(_final(steps)) >= answers)
-    finally:
-        live().waiting.release()
     samples = {sample.tag: sample for step in steps for sample in step.samples}
     if not samples:
         failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]

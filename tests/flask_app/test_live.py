@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_app.live import EXTENSION, Live
+from flask_app.places import MAX_WAITING_FOR_ONE
 from links.environment import MqttSettings
 from scada.commands import Command, CommandState, step_of
 from tests.support.brokers import Broker
@@ -342,6 +344,32 @@ def test_a_call_asks_every_owner_for_its_own_tags(client: FlaskClient, owner: Fa
         owner.way, owner.reason = ("failed",), "the device does not answer"
         answer = client.post("/api/v1/device_call?wait=1", json={"device": "tank"})
         assert (answer.status_code, answer.json["detail"]) == (424, "the device does not answer")
+
+
+def test_a_dead_device_does_not_take_the_places_of_those_who_wait_for_others(
+    app: Flask, client: FlaskClient, owner: FakeOwner
+) -> None:
+    client.post("/api/v1/devices", json={**TANK, "name": "dead"})
+    owner.dead, owner.values = ["dead"], {"level": 5}
+    body = {"value": 5, "expires_s": 10}
+
+    def ask_the_dead(number: int) -> tuple[float, int]:
+        begun = time.monotonic()
+        answer = app.test_client().post("/api/v1/tags/dead@level/commands?wait=4", json={**body, "value": number})
+        return time.monotonic() - begun, answer.status_code
+
+    with ThreadPoolExecutor(12) as threads:
+        waiting = [threads.submit(ask_the_dead, number) for number in range(12)]
+        wait_until(lambda: sum(each.done() for each in waiting) == 12 - MAX_WAITING_FOR_ONE, 3, "four still wait")
+        assert client.post("/api/v1/tags/tank@level/commands?wait=4", json=body).json["state"] == "verified"
+        assert client.post("/api/v1/device_call?wait=4", json={"tag": "tank@level"}).status_code == 200
+        refused = client.post("/api/v1/device_call?wait=4", json={"tag": "dead@level"})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        assert not all(each.done() for each in waiting)
+        results = sorted(each.result() for each in waiting)
+    assert {status for _, status in results} == {202}
+    assert [seconds > 3.5 for seconds, _ in results] == [False] * 8 + [True] * 4
+    assert client.post("/api/v1/device_call?wait=0.1", json={"tag": "dead@level"}).status_code == 424
 
 
 def test_a_call_that_nobody_answers_ends_in_time(client: FlaskClient) -> None:

@@ -19,7 +19,7 @@ FINAL = {"verified", "failed", "expired", "superseded"}
 class FakeOwner:
     """Publishes under `name`. `way` are the states that every command goes through; `reason` stands in the last one.
 
-    `own` are the tags that calls are answered for; None is whatever was asked.
+    Nothing comes back from the devices in `dead`. `own` are the tags that calls are answered for; None is whatever was asked.
     """
 
     def __init__(self, port: int, name: str = "field_server") -> None:
@@ -27,6 +27,7 @@ class FakeOwner:
         self.way: Sequence[str] = WAY
         self.reason = ""
         self.values: dict[str, Any] = {}
+        self.dead: Sequence[str] = ()
         self.own: Sequence[str] | None = None
         self.received: list[tuple[str, bool, dict[str, Any]]] = []
         self._subscribed = threading.Event()
@@ -75,6 +76,8 @@ class FakeOwner:
         asked = json.loads(message.payload)
         kind, device = message.topic.split("/")[1:]
         self.received.append((message.topic, message.retain, asked))
+        if device in self.dead:
+            return
         feedback = {"id": asked["id"], "tag": asked.get("tag"), "by": asked["by"], "from": asked["from"]}
         tags: Sequence[str] = asked.get("tags") or self.own or ()
         if kind == "call" and self.own is not None:
