@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from links.bus_losses import Losses
 from scada.bus_batches import Batch
 from scada.errors import ConfigError, LinkError
 
@@ -77,6 +78,7 @@ class Backlog:
         self.newest = time.time_ns() // 1000  # numbers of a run are above those of all earlier ones
         self.samples = 0
         self.dropped = 0
+        self._losses = Losses()
         self.error: str | None = None
 
     async def open(self) -> None:
@@ -116,6 +118,7 @@ class Backlog:
             except TimeoutError:
                 self._fails(f"the disk did not take everything within {CLOSE_S:g} s")
             self._executor.submit(store.close)
+        self._losses.end()
         lost = self._unwritten_samples if store is not None else self.samples
         if lost:
             log.error("bus buffer: %d samples were in memory only and are lost", lost)
@@ -159,6 +162,8 @@ class Backlog:
         self.samples -= batch.size
         if self._next_samples < LOW_SAMPLES < self.samples:
             self.work()
+        if not self.samples:
+            self._losses.end()
         return batch
 
     def delivered(self, numbers: Iterable[int]) -> None:
@@ -203,8 +208,10 @@ class Backlog:
             self._unwritten_samples -= batch.size
             if batch.number > self._loaded:
                 self._drop(batch)
+        self._losses.tell()
 
     def _drop(self, batch: Batch) -> None:
+        self._losses.add(batch.size)
         self.samples -= batch.size
         self.dropped += batch.size
         self._forget(batch.number, batch.number)

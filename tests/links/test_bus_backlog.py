@@ -1,6 +1,7 @@
 """The backlog: order, exact counts, and a disk that fails; the store here is one in memory that can be told to fail."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,6 +156,35 @@ async def test_overflow_in_memory() -> None:
         backlog.add(batch)
     assert (backlog.samples, backlog.dropped) == (20, 10)
     assert await drain(backlog) == list(range(11, 31))
+
+
+async def test_what_is_dropped_is_told_once_a_minute_and_at_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> list[str]:
+        lines = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+        caplog.clear()
+        return lines
+
+    backlog = await make(None)
+    for batch in batches(1, 20):
+        backlog.add(batch)
+    assert told() == []
+    for batch in batches(21, 40):
+        backlog.add(batch)
+    assert told() == ["bus buffer: full: the oldest samples are dropped, 1 so far"]
+    with monkeypatch.context() as later:
+        later.setattr("links.bus_losses.time.monotonic", lambda: time.monotonic_ns() / 1e9 + 61)
+        for batch in batches(41, 60):
+            backlog.add(batch)
+    assert told() == ["bus buffer: full: the oldest samples are dropped, 21 so far"]
+    await drain(backlog)
+    assert told() == ["bus buffer: 40 samples were dropped, the oldest ones, since it was full"]
+    assert backlog.dropped == 40
+    for batch in batches(61, 90):
+        backlog.add(batch)
+    await backlog.close()
+    assert "bus buffer: 10 samples were dropped, the oldest ones, since it was full" in told()
 
 
 async def test_a_store_that_does_not_open_leaves_memory(caplog: pytest.LogCaptureFixture) -> None:
