@@ -1,6 +1,7 @@
 """A message's payload becomes register bytes, or a reject that says why; nothing in a payload raises."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -240,3 +241,23 @@ def test_a_scaled_integer_that_the_outbox_cannot_hold_is_rejected() -> None:
     writes, rejects, _ = run(device, {"t": 1e15})
     assert writes == []
     assert [reject.code for reject in rejects] == [RejectCode.OUT_OF_RANGE]
+
+
+@pytest.mark.parametrize(
+    ("raw", "data"),
+    [(3, "0006"), (50, "0064"), (51, "")],
+    ids=["the binding's scaling", "the tag's limit", "outside the tag's, inside the binding's"],
+)
+def test_a_bindings_scaling_replaces_the_tags_and_its_limits_come_on_top(raw: int, data: str) -> None:
+    """2 x raw, not 10 x raw nor 20 x raw; what passes the binding's 0..150 must pass the tag's 0..100 as well."""
+    bound = tag(scaling=(2, 0), limits={"low": 0, "high": 150})
+    own = replace(bound, scaling=ScalingConfig(10, 0), limits=LimitsConfig(0, 100))
+    writes, rejects, _ = run(plan(own), {"t": raw})
+    assert [write.data.hex() for write in writes] == ([data] if data else [])
+    assert [reject.code for reject in rejects] == ([] if data else [RejectCode.OUT_OF_RANGE])
+
+
+def test_the_tags_scaling_counts_where_the_binding_has_none_and_for_reading_only() -> None:
+    own = replace(tag(), scaling=ScalingConfig(10, 0))
+    writes, _, _ = run(plan(own), {"t": 3})
+    assert [write.data.hex() for write in writes] == ["001e"]
