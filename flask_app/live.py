@@ -19,6 +19,7 @@ from flask import Flask, Response, current_app, request
 from flask_app.command_ends import CommandEnds
 from flask_app.database import Stores
 from flask_app.live_commands import LiveCommands, Watch
+from flask_app.live_counters import LiveCounters
 from flask_app.live_values import LiveValues
 from flask_app.places import Places
 from links.bus import Bus
@@ -55,6 +56,7 @@ class Live:
     def __init__(self, mqtt: MqttSettings, topics: BusTopics, open_stores: Callable[[], Stores]) -> None:
         self.values = LiveValues(topics)
         self.commands = LiveCommands()
+        self.counters = LiveCounters(topics)
         self._ends = CommandEnds(self.commands, self.command_log)
         self.places = Places()
         self._mqtt = mqtt
@@ -158,6 +160,7 @@ class Live:
         shown = [topics.state("+", "+"), topics.data("+", "+"), topics.link("+", "+"), topics.plan("+", "+")]
         bus.subscribe([*shown, topics.server("+")], self._on_value, qos=0)
         bus.subscribe([topics.feedback("+")], self._on_feedback, qos=0)
+        bus.subscribe([topics.heartbeat("+")], self._on_heartbeat, qos=0)
         self._ending, self._revision_due, self._overdue = asyncio.Event(), asyncio.Event(), asyncio.Queue()
         self._loop, self._bus = loop, bus
         bus.start()
@@ -185,6 +188,10 @@ class Live:
             assert self._loop is not None
             self._loop.call_later(_HEARTBEAT_S, self._heard.set)
         self.values.take(topic, payload)
+
+    def _on_heartbeat(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
+        if not retained:
+            self.counters.take(topic, payload)
 
     def _on_feedback(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         try:

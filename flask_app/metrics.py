@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from flask_app.api.resource import as_json
 from flask_app.database import Stores, opened, stores
 from flask_app.errors import respond
+from flask_app.live import live
 from scada.errors import LinkError
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -63,7 +64,7 @@ def register(app: Flask) -> None:
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(generate_latest(registry) + generate_latest(_stored()), content_type=_TEXT)
+        return Response(generate_latest(registry) + generate_latest(_gathered()), content_type=_TEXT)
 
 
 def refusal_counter(app: Flask) -> Callable[[int], None]:
@@ -84,10 +85,11 @@ def _degraded(found: Stores) -> dict[str, str]:
     }
 
 
-def _stored() -> CollectorRegistry:
-    """What the database tells; only that it does not answer, when it does not."""
+def _gathered() -> CollectorRegistry:
+    """What the database tells, only that it does not answer when it does not; and the programs on the bus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_DatabaseCollector())
+    registry.register(_BusCollector())
     return registry
 
 
@@ -120,3 +122,18 @@ class _DatabaseCollector:
             return [up]
         up.add_metric([], 1)
         return [up, aside, objects, revision, rejects, outbox]
+
+
+class _BusCollector:
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        samples = CounterMetricFamily(
+            "tagwire_bus_samples", "Samples that programs brought to the bus, or did not", labels=["owner", "kind"]
+        )
+        buffered = GaugeMetricFamily(
+            "tagwire_bus_buffered_samples", "Samples that wait for the broker", labels=["owner"]
+        )
+        for owner, counters in live().counters.by_owner().items():
+            for kind in ("published", "late", "dropped", "poisoned"):
+                samples.add_metric([owner, kind], counters[kind])
+            buffered.add_metric([owner], counters["buffered"])
+        return [samples, buffered]

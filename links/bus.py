@@ -353,7 +353,7 @@ class Bus:
         if payload is not None:
             # When the connection has just ended, the next one begins with a heartbeat.
             with contextlib.suppress(LinkError):
-                self._link.post(self._beat_topic, payload, None, qos=0)
+                self._link.post(self._beat_topic, payload + b" " + orjson.dumps(self.counters), None, qos=0)
 
     def _receive(self, topic: str, payload: bytes, retained: bool, delivery: Delivery) -> None:
         if topic == self._beat_topic:

@@ -36,7 +36,7 @@ class Heartbeat:
         return self._unanswered >= (MISSED_AMID_OTHERS if self.heard else MISSED) and now_s >= self._next_at
 
     def due(self, now_s: float) -> bytes | None:
-        """What to send now, None while it is too early."""
+        """What to send now, None while it is too early. Something for others may be added behind a space."""
         if now_s < self._next_at:
             return None
         self._next_at = now_s + PERIOD_S
@@ -46,7 +46,7 @@ class Heartbeat:
 
     def came(self, payload: bytes) -> bool:
         """One arrived; False when another program sent it."""
-        if payload == b"%s %d" % (self._instance, self._connection):
+        if payload.split(b" ", 2)[:2] == [self._instance, b"%d" % self._connection]:
             self._unanswered = 0
             self.came_back = True
         return payload.startswith(self._instance)

@@ -1,5 +1,6 @@
 """The REST program on the bus, with real brokers and an owner that is none of ours."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,11 @@ from flask.testing import FlaskClient
 
 from flask_app.live import EXTENSION, Live
 from flask_app.places import MAX_WAITING_FOR_ONE
+from links.bus import Bus
 from links.environment import MqttSettings
 from scada.commands import Command, CommandState, step_of
+from scada.topics import BusTopics
+from scada.values import Quality, Sample
 from tests.support.brokers import Broker
 from tests.support.fake_owner import FakeOwner, fake_owner
 from tests.support.processes import wait_until
@@ -408,6 +412,27 @@ def test_changes_of_the_configuration_are_announced(app: Flask, broker: Broker) 
     finally:
         watcher.disconnect()
         watcher.loop_stop()
+
+
+async def test_what_programs_count_is_among_the_metrics(client: FlaskClient, broker: Broker) -> None:
+    bus = Bus(MqttSettings(port=broker.port), BusTopics(), "field_server")
+    bus.start()
+    try:
+        bus.publish("tank", [Sample("level", number, Quality.GOOD, NOW + number) for number in range(5)])
+        bus.publish("tank", [Sample("level", "x" * 300_000, Quality.GOOD, NOW + 5)])
+        wanted = {"published": 5, "late": 0, "dropped": 0, "poisoned": 1}
+        lines = [f'tagwire_bus_samples_total{{kind="{kind}",owner="field_server"}}' for kind in wanted]
+        expected = {line: f"{count}.0" for line, count in zip(lines, wanted.values(), strict=True)}
+        expected['tagwire_bus_buffered_samples{owner="field_server"}'] = "0.0"
+        async with asyncio.timeout(15):
+            while True:
+                text = (await asyncio.to_thread(client.get, "/metrics")).text
+                found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+                if expected.items() <= found.items():
+                    break
+                await asyncio.sleep(0.1)
+    finally:
+        await bus.close()
 
 
 def test_nonsense_on_the_bus_is_ignored(client: FlaskClient, owner: FakeOwner, live: Live) -> None:

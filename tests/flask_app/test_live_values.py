@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
+from flask_app.live_counters import LiveCounters
 from flask_app.live_readings import is_of, source_owner
 from flask_app.live_values import LiveValues
 from scada.bus_messages import encode_data, encode_state
@@ -100,6 +101,26 @@ def test_the_owner_of_a_value_is_its_sources() -> None:
     assert is_of("mqtt_server-2of8", "mqtt_server")
     assert not is_of("mqtt_server2", "mqtt_server")
     assert is_of("anybody", "")
+
+
+def test_counters_are_those_of_the_last_heartbeat_and_end_with_it() -> None:
+    now_s = 100.0
+    live = LiveCounters(TOPICS, lambda: now_s)
+    counters = {"published": 5, "late": 1, "dropped": 2, "poisoned": 0, "buffered": 3}
+    live.take("tagwire/heartbeat/a", b"i 1 " + orjson.dumps(counters))
+    now_s = 110.0
+    live.take("tagwire/heartbeat/b", b"i 1 " + orjson.dumps(counters))
+    live.take("tagwire/heartbeat/b", b"i 2 " + orjson.dumps(counters | {"published": 6, "more": "x"}))
+    for junk in (b"", b"i 1", b"i 1 ", b"i 1 [", b"i 1 5", b'i 1 {"published": 9}', b"\xff \xff \xff"):
+        live.take("tagwire/heartbeat/b", junk)
+    for wrong in (-1, True, 1.5, "1", None):
+        live.take("tagwire/heartbeat/b", b"i 1 " + orjson.dumps(counters | {"late": wrong}))
+    live.take("tagwire/server/c", b"i 1 " + orjson.dumps(counters))
+    assert live.by_owner() == {"a": counters, "b": counters | {"published": 6}}
+    now_s = 116.0
+    assert list(live.by_owner()) == ["b"]
+    now_s = 126.0
+    assert live.by_owner() == {}
 
 
 def command(identity: str) -> Command:
