@@ -189,7 +189,7 @@ async def test_fail_safe_value_when_the_source_is_silent(plant: Plant, device: F
     await plant.wait(lambda: device.registers[0] == 99, "and silent again")
 
 
-async def test_a_flag_beside_the_value_tells_that_the_source_is_silent(plant: Plant, device: FaultDevice) -> None:
+async def test_m2_a_flag_beside_the_value_tells_that_the_source_is_silent(plant: Plant, device: FaultDevice) -> None:
     plant.device("boiler", device.port, [tag("t", 0, options={"failsafe": {"after_s": 0.8, "flag": 50}})])
     device.registers[0] = 7
     await plant.start()

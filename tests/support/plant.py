@@ -37,11 +37,13 @@ def tag(name: str, register: int, type: str = "uint16", *, path: str | None = No
 
 
 class Plant:
-    """The parts that a test of the gateway needs. `folder` holds the database and the data of every program."""
+    """The parts that a test of the gateway needs. `folder` holds the data of every program, and the database unless a setting
+    names another one.
+    """
 
     def __init__(self, folder: Path, broker: Broker | Proxy, **settings: str | int | Path) -> None:
         self.folder = folder
-        self.uri = f"sqlite:///{folder}/plant.sqlite"
+        self.uri = str(settings.get("SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder}/plant.sqlite"))
         self.engine = open_engine(self.uri)
         migrate(self.engine)
         self.store = ConfigStore(self.engine)
