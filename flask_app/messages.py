@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from flask_app.record_schemas import StrictSchema, make_schema, record_fields, scalar
-from scada.config import ModbusAddress
+from scada.protocols.modbus import ModbusAddress
 
 # Pages beyond this are empty anyway; the product with page_size stays far inside 64 bits.
 MAX_PAGE = 2**31 - 1

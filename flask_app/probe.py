@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scada.config import ModbusAddress
 from scada.errors import ConfigError, Fault, LinkError
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import (
@@ -17,6 +16,7 @@ from scada.modbus.limits import (
     TABLE_SIZE,
 )
 from scada.modbus.registers import Codec, RegisterType, bit_masks, codec
+from scada.protocols.modbus import ModbusAddress
 from scada.schema import parse, plain
 from scada.values import BadValue, Value
 

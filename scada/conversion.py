@@ -7,18 +7,12 @@ Every step raises BadValue for a value that it cannot take.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from scada.config import (
-    BindingConfig,
-    LimitsConfig,
-    ModbusAddress,
-    MqttAddress,
-    MqttOptions,
-    ScalingConfig,
-    TagConfig,
-)
+from scada.config import BindingConfig, LimitsConfig, ScalingConfig, TagConfig
 from scada.modbus.registers import EXACT_FLOAT, RegisterType
 from scada.paths import compile_path
 from scada.payload import decode_payload
+from scada.protocols.modbus import ModbusAddress
+from scada.protocols.mqtt import MqttAddress, MqttOptions
 from scada.scaling import Limits, Scaling, round_half_away
 from scada.values import TYPE_NAMES, BadValue, DataType, RejectCode, Value
 

@@ -7,12 +7,14 @@ scaling or a rounding in between the value would run away, with none it would be
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from scada.config import Direction, ModbusAddress, ModbusNetwork, MqttAddress
+from scada.config import Direction
 from scada.mapping import DevicePlan
 from scada.modbus.limits import Table
 from scada.modbus.registers import codec
 from scada.outputs import OutPlan
 from scada.paths import compile_path
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork
+from scada.protocols.mqtt import MqttAddress
 from scada.topic_index import TopicIndex
 
 Node = tuple[int, str]

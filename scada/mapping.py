@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
-from scada.config import DeviceConfig, Direction, ModbusNetwork, MqttNetwork, TagConfig
+from scada.config import DeviceConfig, Direction, TagConfig
 from scada.conversion import compile_limits, compile_read, kind_of
 from scada.errors import ConfigError, Fault
 from scada.feeds import FeedPlan, compile_feed, compile_setpoint
@@ -15,6 +15,8 @@ from scada.modbus.endpoint import Endpoint
 from scada.outputs import OutPlan, Publication, Write, clashing, compile_out
 from scada.paths import compile_path
 from scada.payload import decode_payload
+from scada.protocols.modbus import ModbusNetwork
+from scada.protocols.mqtt import MqttNetwork
 from scada.scaling import Limits, OutOfLimits
 from scada.timestamps import compile_time
 from scada.topic_index import matches

@@ -4,22 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttAddress,
-    MqttOptions,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, TagConfig
 from scada.conversion import compile_encode, compile_raw, encode_coil
 from scada.errors import ConfigError
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType, codec
 from scada.paths import compile_path
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttOptions
 from scada.scaling import Limits
 from scada.values import BadValue, DataType, RejectCode, Value
 

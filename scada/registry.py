@@ -5,18 +5,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from scada.config import (
-    Direction,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    ModbusTerm,
-    MqttAddress,
-    MqttNetwork,
-    MqttOptions,
-)
+from scada.config import Direction
 from scada.errors import ConfigError, Fault
 from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions, ModbusTerm
+from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.protocols.simulated import SimulatedAddress, SimulatedNetwork, SimulatedOptions
 
 

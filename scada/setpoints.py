@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
-from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ModbusAddress, TagConfig
+from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, TagConfig
 from scada.conversion import INTEGER_TYPES, compile_encode, encode_coil
 from scada.errors import Conflict, Fault
 from scada.modbus.registers import EXACT_FLOAT, RegisterType, codec
+from scada.protocols.modbus import ModbusAddress
 from scada.registry import PROTOCOLS
 from scada.values import TYPE_NAMES, BadValue, DataType, RejectCode, Value
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from scada.config import BindingConfig, Direction, LimitsConfig, ModbusAddress, ScalingConfig
+from scada.config import BindingConfig, Direction, LimitsConfig, ScalingConfig
 from scada.errors import ConfigError, Fault
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType
 from scada.outputs import compile_cells
+from scada.protocols.modbus import ModbusAddress
 from scada.registry import Protocol, protocol
 from scada.schema import join, parse
 from scada.values import BadValue, DataType

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from scada.config import BindingConfig, DeviceConfig, Direction, ModbusAddress, ModbusNetwork
+from scada.config import BindingConfig, DeviceConfig, Direction
 from scada.modbus.registers import codec
 from scada.protocols.mailbox import MailboxAddress
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork
 from tagwire.doctor_findings import Finding, fault, first_few, ok
 
 CHECK = "config"

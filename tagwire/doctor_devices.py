@@ -13,11 +13,12 @@ from pathlib import Path
 from time import time_ns
 
 from links.modbus_client import ModbusClient
-from scada.config import DeviceConfig, Direction, ModbusAddress, ModbusNetwork
+from scada.config import DeviceConfig, Direction
 from scada.errors import DeviceRefused, LinkError, ProtocolError
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import Table
 from scada.modbus.registers import codec
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork
 from scada.registry import PROTOCOLS
 from tagwire.bus_visit import reach
 from tagwire.doctor_broker import BusFacts

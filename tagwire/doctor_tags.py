@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from scada.config import DeviceConfig, Direction, MqttNetwork
+from scada.config import DeviceConfig, Direction
+from scada.protocols.mqtt import MqttNetwork
 from scada.values import Quality, Reason
 from tagwire.doctor_broker import BusFacts
 from tagwire.doctor_findings import Finding, ago, fault, first_few, ok, warning

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import click
 
 from links.environment import PORT, open_environment, seal
-from scada.config import ModbusNetwork
 from scada.errors import ConfigError, Fault
 from scada.modbus.endpoint import Endpoint, Transport
+from scada.protocols.modbus import ModbusNetwork
 from scada.schema import parse
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from drivers.contract import Driver, Refusal
 from drivers.modbus.link import ModbusLink, unit_of
-from scada.config import ModbusNetwork
+from scada.protocols.modbus import ModbusNetwork
 
 _MEANINGS = {
     1: Refusal.CONFIG,

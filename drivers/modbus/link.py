@@ -8,7 +8,6 @@ from typing import Final
 
 from drivers.contract import Point, Request
 from drivers.modbus.writer import ModbusWriter
-from scada.config import ModbusAddress, ModbusNetwork
 from scada.conversion import encode_coil
 from scada.errors import ConfigError, Fault
 from scada.modbus.barriers import DIVISIBLE, Learned
@@ -19,6 +18,7 @@ from scada.modbus.plan import BITS_PER_REGISTER, Extent, ReadBlock, ReadLimits, 
 from scada.modbus.read_cost import CostModel, first_guess
 from scada.modbus.registers import Codec, codec
 from scada.modbus.writes import WriteRequest, plan_writes
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork
 from scada.values import BadValue, Value
 
 DEFAULT_UNIT: Final = 1

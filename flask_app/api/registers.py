@@ -11,9 +11,9 @@ from flask_app.api.blueprint import ApiBlueprint
 from flask_app.database import config
 from flask_app.errors import respond
 from flask_app.messages import RegistersQuerySchema, RegistersSchema, RegisterWriteSchema
-from scada.config import ModbusNetwork
 from scada.errors import DeviceRefused, LinkError, NotFound, ProtocolError
 from scada.modbus.endpoint import Endpoint
+from scada.protocols.modbus import ModbusNetwork
 from scada.schema import parse
 
 blueprint = ApiBlueprint("registers", "Registers of a configured Modbus device, read and written at once.")

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from scada.config import ModbusAddress
 from scada.modbus.image import Image
 from scada.modbus.limits import Table
 from scada.modbus.registers import Codec, bit_masks, codec
+from scada.protocols.modbus import ModbusAddress
 from scada.values import BadValue, Value
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scada.config import Direction, ModbusAddress
+from scada.config import Direction
 from scada.errors import Fault
 from scada.modbus.limits import Table
 from scada.modbus.registers import codec
+from scada.protocols.modbus import ModbusAddress
 from scada.schema import spec
 
 

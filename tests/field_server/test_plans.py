@@ -4,7 +4,8 @@ from typing import Any
 
 from drivers.registry import load_drivers
 from field_server.plans import DevicePlan, compile_device
-from scada.config import DeviceConfig, ModbusNetwork, ScanClass
+from scada.config import DeviceConfig, ScanClass
+from scada.protocols.modbus import ModbusNetwork
 from scada.protocols.simulated import Model, SimulatedNetwork
 
 PERIODS_MS = dict.fromkeys(ScanClass, 1000)

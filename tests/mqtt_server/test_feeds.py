@@ -6,20 +6,11 @@ from typing import Any
 import pytest
 
 from mqtt_server.feeds import Feeds
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttAddress,
-    MqttNetwork,
-    MqttOptions,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, Direction, TagConfig
 from scada.mapping import DevicePlan, compile_device
 from scada.outputs import OutPlan
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.protocols.simulated import SimulatedAddress, SimulatedNetwork, SimulatedOptions
 from scada.values import DataType, Quality, Reason, Sample, Value
 

@@ -9,10 +9,10 @@ import pytest
 from mqtt_server import slots
 from mqtt_server.outlet import Outlet
 from mqtt_server.slots import Entry, Slot, Ticket
-from scada.config import Failsafe
 from scada.errors import ProtocolError, Side
 from scada.modbus.writes import WriteRequest
 from scada.outputs import OutPlan, Write
+from scada.protocols.modbus import Failsafe
 from scada.values import BadValue, RejectCode, Value
 from tests.support.bindings import out_plan
 

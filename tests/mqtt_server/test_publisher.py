@@ -5,22 +5,11 @@ import json
 from typing import Any
 
 from mqtt_server.publisher import Publisher
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    LimitsConfig,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttAddress,
-    MqttNetwork,
-    MqttOptions,
-    ScalingConfig,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ScalingConfig, TagConfig
 from scada.errors import LinkError
 from scada.mapping import DevicePlan, compile_device
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.values import DataType
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from mqtt_server import samples as module
 from mqtt_server.samples import Samples
-from scada.config import BindingConfig, DeviceConfig, Direction, MqttAddress, MqttNetwork, MqttOptions, TagConfig
+from scada.config import BindingConfig, DeviceConfig, Direction, TagConfig
 from scada.mapping import DevicePlan, compile_device
+from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.values import DataType, Quality, Reason, Sample
 from tests.support.field import Told
 

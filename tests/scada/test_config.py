@@ -2,16 +2,10 @@ from typing import Any
 
 import pytest
 
-from scada.config import (
-    LimitsConfig,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttAddress,
-    MqttNetwork,
-    ScalingConfig,
-)
+from scada.config import LimitsConfig, ScalingConfig
 from scada.errors import ConfigError
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttNetwork
 from scada.registry import PROTOCOLS, protocol
 from scada.schema import fields, parse
 

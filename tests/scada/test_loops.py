@@ -2,20 +2,11 @@
 
 from typing import Any
 
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    MqttAddress,
-    MqttNetwork,
-    MqttOptions,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, Direction, TagConfig
 from scada.loops import find_loops, may_loop
 from scada.mapping import DevicePlan, compile_device
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.values import DataType
 
 

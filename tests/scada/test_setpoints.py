@@ -5,23 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    LimitsConfig,
-    ModbusAddress,
-    ModbusOptions,
-    MqttAddress,
-    MqttOptions,
-    ScalingConfig,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, Direction, LimitsConfig, ScalingConfig, TagConfig
 from scada.conversion import compile_raw
 from scada.errors import Conflict
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType, codec
 from scada.protocols.mailbox import MailboxAddress, MailboxOptions
+from scada.protocols.modbus import ModbusAddress, ModbusOptions
+from scada.protocols.mqtt import MqttAddress, MqttOptions
 from scada.protocols.simulated import SimulatedAddress, SimulatedOptions
 from scada.scaling import OutOfLimits, Scaling, round_half_away
 from scada.setpoints import Verification, check_command, command_route, is_reached, verification

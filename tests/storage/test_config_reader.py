@@ -5,8 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from scada.config import Direction, ModbusAddress, ModbusNetwork, MqttNetwork, ScalingConfig
+from scada.config import Direction, ScalingConfig
 from scada.modbus.registers import Order, RegisterType
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork
+from scada.protocols.mqtt import MqttNetwork
 from scada.values import DataType
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from scada.config import BindingConfig, Direction, ModbusAddress, ModbusNetwork, ModbusOptions
+from scada.config import BindingConfig, Direction
 from scada.modbus.limits import Table
 from scada.outputs import OutPlan
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 
 
 def out_plan(**options: Any) -> OutPlan:

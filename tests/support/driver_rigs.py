@@ -10,10 +10,10 @@ from drivers._blueprint.driver import DRIVER as BLUEPRINT
 from drivers.contract import Driver, Link, Point
 from drivers.modbus.driver import DRIVER as MODBUS
 from drivers.simulated.driver import DRIVER as SIMULATED
-from scada.config import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.modbus.endpoint import Transport
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.protocols.simulated import Model, SimulatedAddress, SimulatedNetwork, SimulatedOptions
 from scada.values import Value
 from tests.support.fault_device import FaultDevice

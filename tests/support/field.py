@@ -9,16 +9,8 @@ from typing import Any
 from drivers.registry import load_drivers
 from field_server.field import Field
 from field_server.plans import compile_device
-from scada.config import (
-    BindingConfig,
-    DeviceConfig,
-    Direction,
-    ModbusAddress,
-    ModbusNetwork,
-    ModbusOptions,
-    ScanClass,
-    TagConfig,
-)
+from scada.config import BindingConfig, DeviceConfig, Direction, ScanClass, TagConfig
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.values import DataType, Quality, Sample
 from storage.config_watch import Change
 

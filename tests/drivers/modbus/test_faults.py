@@ -6,11 +6,11 @@ import pytest
 
 from drivers.contract import Link, Point, Refusal
 from drivers.modbus.driver import DRIVER
-from scada.config import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.errors import DeviceRefused, LinkError, ProtocolError
 from scada.modbus.endpoint import Transport
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 from tests.support.fault_device import EXCEPTION_CODES, FaultDevice
 
 TIMEOUT_S = 0.25

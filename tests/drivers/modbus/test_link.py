@@ -13,10 +13,10 @@ from pyModbusTCP.server import DataBank, ModbusServer
 
 from drivers.contract import Link, Point
 from drivers.modbus.driver import DRIVER
-from scada.config import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.errors import ConfigError, DeviceRefused
 from scada.modbus.limits import Table
 from scada.modbus.registers import Order, RegisterType, codec
+from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.values import BadValue, Value
 from tests.support.fault_device import FaultDevice
 from tests.support.processes import free_port
