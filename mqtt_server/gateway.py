@@ -224,10 +224,10 @@ class Gateway:
                 writes = [write for write in writes if not self._is_superseded(write, ticket)]
             for write in writes:
                 outlet, slot = routes[write.out.binding_id]
-                slot.session = 0 if is_repeat else session
                 if retained:
-                    outlet.recall(slot, write, ticket)
+                    outlet.recall(slot, write, ticket)  # and a repeat that comes behind it is newer
                 else:
+                    slot.session = 0 if is_repeat else session
                     outlet.offer(slot, write, ticket)
 
     def _is_superseded(self, write: Write, ticket: Ticket) -> bool:

@@ -146,7 +146,7 @@ class Samples:
         source = self._sources.get(device_id)
         if source is None or (is_repeat and source.session == session):
             return
-        if not is_repeat:
+        if not is_repeat and not retained:
             source.session = session
         if retained:
             reports = [Report(time_ms, self._not_stale(source, readings)) for time_ms, readings in reports]

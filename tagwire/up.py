@@ -233,7 +233,7 @@ def ready_table(settings: UpSettings, names: Sequence[str], terminal: bool) -> s
     for row in rows:
         table.add_row(*row)
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=None if terminal else 120, soft_wrap=True)
+    console = Console(file=out, force_terminal=terminal, width=None if terminal else 200, soft_wrap=True)
     console.print(table)
     return out.getvalue().rstrip()
 

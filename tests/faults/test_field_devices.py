@@ -30,6 +30,8 @@ from tests.support.modbus_peer import Peer
 from tests.support.netns import far_network
 from tests.support.soak import rounds
 
+pytestmark = pytest.mark.alone
+
 BACKOFF_STEP_S = 3.5 * 1.2
 BAD_WITHIN_S = TIMEOUT_S * 2 + PERIOD_MS / 1000 + SLOW_MACHINE_S
 GOOD_WITHIN_S = BACKOFF_STEP_S + 0.5 + PERIOD_MS / 1000 + SLOW_MACHINE_S

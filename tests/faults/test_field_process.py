@@ -23,6 +23,8 @@ from tests.support.field_plant import FieldPlant, Ledger, build_field_plant, tag
 from tests.support.processes import Process, clean_environment
 from tests.support.soak import rounds
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[FieldPlant]:

@@ -16,6 +16,8 @@ from tests.support.brokers import Broker, start_mosquitto
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 
+pytestmark = pytest.mark.alone
+
 CONFIRM_WRONGLY = [
     "never", "wrong_tid", "zero_tid", "wrong_unit", "wrong_proto", "wrong_fc", "fewer_regs", "bytecount_lies",
     "trunc", "trunc_stall", "len_huge", "garbage", "flood", "rst", "fin", "accept_close", "refuse",

@@ -1,7 +1,9 @@
 """Row M2 where the upstream is MQTT: an old value that a broker has retained never looks fresh, and replaces nothing newer."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,12 +82,16 @@ async def test_m2_killed_the_moment_the_first_live_value_stands(plant: Plant, de
     await plant.publish(RETAINED, retain=True)
     gateway = await plant.start()
     await plant.wait(lambda: device.registers[0] == 1, "what is retained")
-    await plant.publish(LIVE)
-    await plant.wait(lambda: device.registers[0] == 2, "the live value")
-    await asyncio.to_thread(gateway.kill)
+    with closing(sqlite3.connect(plant.folder / "plant.sqlite", isolation_level=None)) as rival:
+        rival.execute("BEGIN IMMEDIATE")  # so that the moment is long enough to be hit
+        await plant.publish(LIVE)
+        await plant.wait(lambda: device.registers[0] == 2, "the live value")
+        await asyncio.to_thread(gateway.kill)
     await plant.start()
     await asyncio.sleep(0.7)
     await plant.wait(lambda: device.registers[0] == 2, "and nothing older")
+    await asyncio.sleep(0.5)
+    assert device.registers[0] == 2
 
 
 async def test_m2_a_retained_value_does_not_tell_that_the_source_speaks(plant: Plant, device: FaultDevice) -> None:

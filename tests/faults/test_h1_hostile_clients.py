@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.rest import BOILER, Server, ask, rest_server
 
+pytestmark = pytest.mark.alone
+
 P99_LIMIT_S = 1.0
 
 

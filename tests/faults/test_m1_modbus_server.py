@@ -24,6 +24,8 @@ from tests.support.processes import CHECKOUT, Process, clean_environment, free_p
 from tests.support.programs import need
 from tests.support.soak import rounds
 
+pytestmark = pytest.mark.alone
+
 READ = "03 00 00 00 0A"
 
 

@@ -133,6 +133,14 @@ async def test_a_silent_source_is_stale_tag_by_tag(monkeypatch: pytest.MonkeyPat
         watch.cancel()
 
 
+async def test_what_is_sent_again_comes_behind_a_retained_message_and_counts() -> None:
+    """The embedded broker sends it later than what it has retained, which is older."""
+    rig = Rig(device(tag(1, "a")))
+    rig.retained(b'{"a": 1}')
+    rig.message(b'{"a": 2}', repeat=True)
+    assert rig.news() == [("a", 1, "good", ""), ("a", 2, "good", "")]
+
+
 @pytest.mark.parametrize("first", [b'{"a": 1}', b'{"a": 1, "b": 2}'])
 async def test_a_retained_message_does_not_end_silence(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.02)
