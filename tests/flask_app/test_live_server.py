@@ -62,8 +62,8 @@ def test_requests_that_wait_do_not_hold_up_others(tmp_path: Path, nats: Broker) 
         ]
         for thread in threads:
             thread.start()
-        # Eight of the twenty find all places taken, and are told so far at once.
-        wait_until(lambda: len(answers) >= 8, 7)
+        # Four may wait for one device; the others are told so far at once.
+        wait_until(lambda: len(answers) >= 16, 7)
         assert {answer.status for answer in answers} == {202}
         begun = time.monotonic()
         for number in range(20):
@@ -71,7 +71,7 @@ def test_requests_that_wait_do_not_hold_up_others(tmp_path: Path, nats: Broker) 
             assert server.ask("GET", "/api/v1/tags/tank@level/value").status == 200
             assert command(server).status == 202
         assert time.monotonic() - begun < 6
-        assert len(answers) == 8
+        assert len(answers) == 16
         # And the end does not wait for them.
         begun = time.monotonic()
         assert server.process.terminate() == 0

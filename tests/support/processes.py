@@ -1,6 +1,7 @@
 """Real programs as children of a test: started, waited for, read, ended, always reaped."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,10 +19,19 @@ _SETTINGS = ("MQTT_", "MODBUS_", "FLASK_", "TAGWIRE_", "SQLALCHEMY_", "DEMO", "N
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A TCP port of loopback that nobody used a moment ago; a UDP port for SOCK_DGRAM."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody used a moment ago; a UDP port for SOCK_DGRAM.
+
+    Below those that the system gives to clients (ip_local_port_range): a port that stays free for a while, as that of a broker
+    which is started late, would else be taken by some connection of a test that runs beside.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def clean_environment(**settings: str | int | Path) -> dict[str, str]:

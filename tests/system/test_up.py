@@ -233,9 +233,9 @@ def messages_per_s(port: int, topics: str, duration_s: float) -> dict[str, float
 )
 def test_make_run_takes_the_demo_along_when_asked(setting: str, command: str) -> None:
     done = subprocess.run(
-        [need("make"), "-n", "run", *setting.split()],
+        [need("make"), "--no-print-directory", "-n", "run", *setting.split()],
         cwd=CHECKOUT,
-        env=clean_environment(),
+        env={name: value for name, value in clean_environment().items() if not name.startswith("MAKE")},
         capture_output=True,
         text=True,
         timeout=30,
