@@ -50,6 +50,7 @@ PING_SHARE = 0.7
 """paho finds a dead link after two of its keep-alive periods; with this share of ours that is within 1.5 of ours."""
 KEEPALIVE_LOOK_S = 0.25
 SESSION_S = 7 * 24 * 3600
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _PUBACK = struct.Struct(">BBH")
 """MQTT 3.1.1 section 3.4; with 5 the same bytes mean success (section 3.4.2.1)."""
 
@@ -496,12 +497,20 @@ class MqttLink:
                 if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     return
                 if self._received == before and not client.buffered and not _decrypted(self._socket):
+                    self._acknowledge_segments()
                     return
             if client.buffered or _decrypted(self._socket):
                 self._loop.call_soon(self._read_on, client)
         except Exception:  # the top of this callback: a fault of ours or of paho's ends the link, never the program
             log.exception("%s: reading failed", self._name)
             self._drop()
+
+    def _acknowledge_segments(self) -> None:
+        """Have the system acknowledge what was received at once, not up to 40 ms later: a broker with Nagle's algorithm holds
+        the next message back until then, and a message that waits for its device sends no answer that could carry it.
+        """
+        if self._socket is not None and _QUICK_ACK is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)  # the system forgets it again (tcp(7))
 
     def _read_on(self, client: _Client) -> None:
         """What the selector does not see, unless the connection has ended meanwhile."""
