@@ -3,7 +3,6 @@
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,6 +25,7 @@ from storage.config_store import ConfigStore
 from storage.engine import open_engine
 from storage.migrate import migrate
 from tests.support.brokers import Broker, start_mosquitto
+from tests.support.farm import Farm
 from tests.support.processes import Process, clean_environment, free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -40,33 +39,6 @@ max_queued_messages 0
 """
 PER_BLOCK = 4
 """Floats before each gap of two registers: 20 % of the addresses are gaps."""
-
-
-class Farm:
-    """The devices' process."""
-
-    def __init__(self, count: int, dead: int = 0) -> None:
-        command = [sys.executable, "-m", "bench.peers.plc_farm", str(count), str(dead)]
-        self._popen = subprocess.Popen(
-            command, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._popen.stdout is not None
-        self.ports = [int(port) for port in self._popen.stdout.readline().split()]
-        self.dead = dead
-
-    def tell(self, line: str) -> None:
-        """`mark` or `restart`, and wait until it is done."""
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        self._popen.stdin.write(f"{line}\n")
-        self._popen.stdin.flush()
-        assert self._popen.stdout.readline() == "done\n"
-
-    def close(self) -> dict[str, Any]:
-        """End it; what it counted."""
-        out, _ = self._popen.communicate(timeout=60)
-        counted: dict[str, Any] = json.loads(out)
-        return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +210,7 @@ def run(quick: bool) -> list[Row]:
 def _hundred_devices(quick: bool) -> list[Row]:
     devices, tags, seconds = (20, 200, 5) if quick else (100, 1000, 20)
     with tempfile.TemporaryDirectory() as name, start_mosquitto(Path(name) / "broker", MOSQUITTO) as broker:
-        farm = Farm(devices)
+        farm = Farm(devices, 0)
         with plant(Path(name), broker, farm, tags) as process:
             time.sleep(5)
             times = set_latency(Path(name), broker, 30 if quick else 300, 0.02)
@@ -291,7 +263,7 @@ def _thousand_devices(quick: bool) -> list[Row]:
         title = f"{devices} devices of 10 tags, {dead} dead: period p99 of the others"
         rows.append(_row(title, ours, "s", f"<= {most} x", ours <= most * good, none_dead=good))
     with tempfile.TemporaryDirectory() as name, start_mosquitto(Path(name) / "broker", MOSQUITTO) as broker:
-        farm = Farm(devices)
+        farm = Farm(devices, 0)
         with plant(Path(name), broker, farm, 10, gaps=False):
             time.sleep(5 if quick else 15)
             took, most_connects = restart(broker, farm)

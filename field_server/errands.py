@@ -52,7 +52,7 @@ class Errands:
             result = None
         except (LinkError, ProtocolError, DeviceRefused, ConfigError, BadValue, KeyError) as error:
             result = error
-        except Exception as error:
+        except Exception as error:  # raised again: the asker must not wait for ever for what a fault of ours has ended
             result = error
             raise
         finally:

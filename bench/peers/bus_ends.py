@@ -64,7 +64,7 @@ async def subscribe(port: int, count: int) -> None:
     bus = Bus(MqttSettings(port=port), TOPICS, "reader")
     bus.subscribe(
         [TOPICS.data("+", "+")],
-        lambda _topic, payload, *_: seen.add(sample.value for sample in decode_data(payload)[0]),  # type: ignore[misc]
+        lambda _topic, payload, *_: seen.add(sample.value for sample in decode_data(payload)[0]),  # type: ignore[misc]  # add gives None
     )
     bus.start()
     async with asyncio.timeout(LIMIT_S):

@@ -41,7 +41,7 @@ class Device(asyncio.Protocol):
 async def run(count: int, dead: int) -> None:
     loop = asyncio.get_running_loop()
     servers = [
-        await loop.create_server(lambda n=number: Device(n, n < dead), "127.0.0.1", 0)  # type: ignore[misc]
+        await loop.create_server(lambda n=number: Device(n, n < dead), "127.0.0.1", 0)  # type: ignore[misc]  # the lambda's default
         for number in range(count)
     ]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)

@@ -118,7 +118,7 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
 
     def guarded(self) -> Callable[[View], View]:
         """Document If-Match."""
-        return self.doc(parameters=[_IF_MATCH])  # type: ignore[no-any-return]
+        return self.doc(parameters=[_IF_MATCH])  # type: ignore[no-any-return]  # untyped, as above
 
     def commanding(self, schema: Any, result: Any, *, example: Any) -> Callable[[View], View]:
         """A POST that asks a device for something and can wait for the end."""
@@ -141,17 +141,17 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
 
     def asking(self, query: type[Schema]) -> Callable[[View], View]:
         """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""
-        return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]
+        return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]  # untyped, as above
 
     def answering(self, schema: Any, text: str, media_type: str = "application/json") -> Callable[[View], View]:
         """Document the answer 200."""
-        return self.response(200, schema, description=text, content_type=media_type)  # type: ignore[no-any-return]
+        return self.response(200, schema, description=text, content_type=media_type)  # type: ignore[no-any-return]  # untyped, as above
 
     def taking(self, content: Mapping[str, Any], example: Any = None) -> Callable[[View], View]:
         """Document the body: media type to schema. The store checks it, all faults at once."""
         shown = {} if example is None else {"example": example}
         body = {media_type: {"schema": schema, **shown} for media_type, schema in content.items()}
-        return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]
+        return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]  # untyped, as above
 
 
 def _chain(*decorators: Callable[[Any], Any]) -> Callable[[View], View]:
