@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ from paho.mqtt.properties import Properties
 from links.backoff import Backoff
 from links.environment import MqttSettings
 from links.publications import OnDone, Publications, PublishRefused
+from links.publish_packets import Publication, read_publish
 from links.subscriptions import Subscriptions
 from links.threads import call_in_thread
 from scada.errors import LinkError
@@ -89,12 +91,33 @@ class _Client(Client):
         super().__init__(*args, **more)
         self._chunk = b""
         self._at = 0
+        self._failure: OSError | None = None
         self._acknowledgements = bytearray()
 
     @property
     def buffered(self) -> int:
         """Bytes received that paho has not taken yet: the loop's selector does not see them."""
         return len(self._chunk) - self._at
+
+    def publications(self, limit: int, five: bool) -> list[Publication]:
+        """The next messages, up to `limit`, that came whole and need nothing of paho's; receives when nothing is buffered."""
+        if self._in_packet["command"]:
+            return []  # paho has read the beginning of a packet
+        if self._at >= len(self._chunk):
+            try:
+                self._chunk, self._at = super()._sock_recv(RECEIVE_BYTES), 0
+            except BlockingIOError:
+                return []
+            except OSError as error:
+                self._failure = error  # paho meets it at its next read, and ends the connection
+                return []
+        found: list[Publication] = []
+        while len(found) < limit and (each := read_publish(self._chunk, self._at, five)) is not None:
+            found.append(each)
+            self._at = each.end
+        if found:
+            self._last_bytes_received = time.monotonic()  # as paho: it must not ping a broker that speaks
+        return found
 
     def discard(self) -> None:
         """Throw away what is buffered."""
@@ -111,6 +134,8 @@ class _Client(Client):
             self._packet_queue(0x40, packet, 0, 0)
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        if self._failure is not None:
+            raise self._failure
         at = self._at
         if at >= len(self._chunk):
             self._chunk, at = super()._sock_recv(RECEIVE_BYTES), 0
@@ -163,6 +188,7 @@ class MqttLink:
         self._reached = False
         self._short_connections = 0
         self._tls = self._make_tls()
+        self._five = settings.protocol == "5"
         self._client = self._make_client()
 
     def start(self) -> None:
@@ -303,8 +329,7 @@ class MqttLink:
 
     def _make_client(self) -> _Client:
         """One for each connection: paho's would send again by itself what its caller was told has failed."""
-        settings, persistent = self._settings, self._persistent
-        five = settings.protocol == "5"
+        settings, persistent, five = self._settings, self._persistent, self._five
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -490,17 +515,29 @@ class MqttLink:
 
     def _read(self) -> None:
         client = self._client
-        first = self._received
+        left = READ_BATCH
         try:
-            while self._received - first < READ_BATCH:
-                before = self._received
-                if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    return
-                if self._received == before and not client.buffered and not _decrypted(self._socket):
-                    self._acknowledge_segments()
-                    return
+            while left > 0:
+                found = client.publications(left, self._five)
+                for each in found:
+                    delivery = Delivery(self._session, each.mid, each.qos, each.is_repeat)
+                    self._on_message(each.topic, each.payload, each.retained, delivery)
+                    if self._socket is None:
+                        return  # ended by who received it; the broker sends the rest again
+                left -= len(found)
+                if not found:
+                    before = self._received
+                    if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                        return
+                    left -= self._received - before
+                    if self._received == before and not client.buffered and not _decrypted(self._socket):
+                        break
+                elif not client.buffered:
+                    break
             if client.buffered or _decrypted(self._socket):
                 self._loop.call_soon(self._read_on, client)
+            else:
+                self._acknowledge_segments()
         except Exception:  # the top of this callback: a fault of ours or of paho's ends the link, never the program
             log.exception("%s: reading failed", self._name)
             self._drop()

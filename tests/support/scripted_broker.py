@@ -6,6 +6,16 @@ from collections.abc import Callable
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ = 1, 2, 3, 4, 8, 9, 10, 11, 12
 
 
+def packet(header: int, body: bytes) -> bytes:
+    """With the remaining length as MQTT 3.1.1 section 2.2.3 codes it."""
+    length, coded = len(body), b""
+    while True:
+        length, low = divmod(length, 128)
+        coded += bytes([low | 128 * (length > 0)])
+        if not length:
+            return bytes([header]) + coded + body
+
+
 class ScriptedBroker:
     """Speaks MQTT 3.1.1; remembers what clients subscribed to and unsubscribed from. The session is always resumed."""
 
@@ -44,7 +54,7 @@ class ScriptedBroker:
 
     def publish(self, topic: str, payload: bytes, mid: int, *, dup: bool = False) -> None:
         body = len(topic).to_bytes(2, "big") + topic.encode() + mid.to_bytes(2, "big") + payload
-        self.writers[-1].write(bytes((PUBLISH << 4 | 2 | dup << 3, len(body))) + body)
+        self.writers[-1].write(packet(PUBLISH << 4 | 2 | dup << 3, body))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
