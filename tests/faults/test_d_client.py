@@ -158,12 +158,6 @@ async def connect_and_write(client: ModbusClient) -> None:
     await client.write_registers(UNIT, 0, b"\0\1")
 
 
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as device:
-        yield device
-
-
 @pytest.mark.parametrize(
     ("framing", "mode", "argument", "errors", "operations"), CASES, ids=lambda v: v if isinstance(v, str) else None
 )

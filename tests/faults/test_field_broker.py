@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from tests.support.processes import free_port
 from tests.support.soak import rounds
 
 soak_only = pytest.mark.skipif(not rounds(0, 1), reason="in make soak; test_bus.py has the row in short")
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
 
 
 def first_arrivals(watch: BusWatch) -> list[Heard]:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,31 +11,13 @@ import pytest
 from links.command_desk import BACKLOG_S
 from scada.commands import CommandState
 from storage.command_store import CommandLog
-from tests.support.brokers import Broker, start_mosquitto
+from tests.support.brokers import start_mosquitto
 from tests.support.bus_watch import BusWatch, now_ms, watch_bus
 from tests.support.fault_device import FaultDevice
 from tests.support.field_plant import FieldPlant, build_field_plant, tag
 from tests.support.soak import rounds
 
 VERIFIED = ["accepted", "sent", "acknowledged", "verified"]
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[FieldPlant]:
-    async with build_field_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-def watch(mosquitto: Broker) -> Iterator[BusWatch]:
-    with watch_bus(mosquitto.port) as watching:
-        yield watching
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
 
 
 def writes(device: FaultDevice, register: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -35,24 +34,6 @@ pytestmark = pytest.mark.alone
 BACKOFF_STEP_S = 3.5 * 1.2
 BAD_WITHIN_S = TIMEOUT_S * 2 + PERIOD_MS / 1000 + SLOW_MACHINE_S
 GOOD_WITHIN_S = BACKOFF_STEP_S + 0.5 + PERIOD_MS / 1000 + SLOW_MACHINE_S
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[FieldPlant]:
-    async with build_field_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-def watch(mosquitto: Broker) -> Iterator[BusWatch]:
-    with watch_bus(mosquitto.port) as watching:
-        yield watching
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
 
 
 def gaps_s(device: FaultDevice) -> list[float]:

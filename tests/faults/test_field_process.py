@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -24,24 +23,6 @@ from tests.support.processes import Process, clean_environment
 from tests.support.soak import rounds
 
 pytestmark = pytest.mark.alone
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[FieldPlant]:
-    async with build_field_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-def watch(mosquitto: Broker) -> Iterator[BusWatch]:
-    with watch_bus(mosquitto.port) as watching:
-        yield watching
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
 
 
 def reads(device: FaultDevice) -> list[float]:

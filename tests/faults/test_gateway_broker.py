@@ -6,7 +6,6 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,27 +17,6 @@ from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 from tests.support.processes import free_port, wait_until
 from tests.support.soak import rounds
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
-    async with build_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture(params=["mosquitto", "nats"])
-async def any_plant(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Plant]:
-    """On Mosquitto and on the embedded broker. That one sends what was not acknowledged again after `ack_wait_s`, not at once."""
-    folder = tmp_path / "broker"
-    with start_mosquitto(folder) if request.param == "mosquitto" else start_nats(folder, ack_wait_s=2) as broker:
-        async with build_plant(tmp_path, broker) as built:
-            yield built
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
 
 
 def values(device: FaultDevice) -> list[int]:
@@ -101,17 +79,17 @@ class Publisher:
         self._lost_at = 0.0
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "quick_nats"], indirect=True)
 async def test_b1_the_broker_killed_again_and_again(
-    any_plant: Plant, device: FaultDevice, request: pytest.FixtureRequest
+    gateway_plant: Plant, device: FaultDevice, request: pytest.FixtureRequest
 ) -> None:
-    plant = any_plant
-    plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
-    await plant.start()
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
+    await gateway_plant.start()
     restarts = rounds(3, 20)
     last = 100 * restarts
 
     def publish() -> None:
-        publisher = Publisher(plant.broker.port)
+        publisher = Publisher(gateway_plant.broker.port)
         for number in range(1, last + 1):
             publisher.publish("plant/boiler", b'{"t": %d}' % number)
             time.sleep(0.01)
@@ -120,12 +98,12 @@ async def test_b1_the_broker_killed_again_and_again(
     publishing = asyncio.create_task(asyncio.to_thread(publish))
     for _ in range(restarts):
         await asyncio.sleep(0.7)
-        assert isinstance(plant.broker, Broker)
-        await asyncio.to_thread(plant.broker.restart)
+        assert isinstance(gateway_plant.broker, Broker)
+        await asyncio.to_thread(gateway_plant.broker.restart)
     await publishing
-    await plant.wait(lambda: last in values(device), "the last value is written", 20)
-    if request.node.callspec.params["any_plant"] == "nats":
-        await plant.wait(
+    await gateway_plant.wait(lambda: last in values(device), "the last value is written", 20)
+    if request.node.callspec.params["broker"] == "quick_nats":
+        await gateway_plant.wait(
             lambda: len(set(values(device))) == last, "nothing is lost, what is sent again comes later", 10
         )
         return
@@ -152,29 +130,29 @@ async def test_b2_the_broker_comes_later(tmp_path: Path, device: FaultDevice) ->
             await plant.wait(lambda: device.registers[0] == 3, "and serves")
 
 
-async def test_b3_a_broker_that_never_answers_the_connect(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    with start_proxy(plant.broker.port) as proxy:
+async def test_b3_a_broker_that_never_answers_the_connect(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    with start_proxy(gateway_plant.broker.port) as proxy:
         proxy.blackhole()
-        async with build_plant(plant.folder, proxy) as behind:
+        async with build_plant(gateway_plant.folder, proxy) as behind:
             await behind.start(online=False)
             await behind.wait(lambda: "no answer (CONNACK) within 5 s" in behind.output, "found after 5 s", 8)
             proxy.forward()
             await behind.wait(lambda: "online (tagwire-mqtt_server)" in behind.output, "and tried again", 8)
 
 
-async def test_b3_a_link_that_goes_dead_is_found(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
+async def test_b3_a_link_that_goes_dead_is_found(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
     keepalive_s = 4
-    with start_proxy(plant.broker.port) as proxy:
-        async with build_plant(plant.folder, proxy, MQTT_KEEPALIVE_S=str(keepalive_s)) as behind:
+    with start_proxy(gateway_plant.broker.port) as proxy:
+        async with build_plant(gateway_plant.folder, proxy, MQTT_KEEPALIVE_S=str(keepalive_s)) as behind:
             await behind.start()
             proxy.blackhole()
             dead = time.monotonic()
             await behind.wait(lambda: ": offline" in behind.output, "the dead link is found", 10)
             # A second for a machine that is busy with something else.
             assert time.monotonic() - dead <= 1.5 * keepalive_s + 1.0
-            await plant.publish([("plant/boiler", b'{"t": 9}')])
+            await gateway_plant.publish([("plant/boiler", b'{"t": 9}')])
             proxy.forward()
             await behind.wait(lambda: device.registers[0] == 9, "what was published meanwhile is delivered", 15)
 
@@ -250,67 +228,67 @@ POISON = {
 
 
 async def test_b5_poison_payloads_are_listed_and_the_next_good_one_is_handled_soon(
-    plant: Plant, device: FaultDevice
+    gateway_plant: Plant, device: FaultDevice
 ) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    gateway = await plant.start()
-    publisher = await asyncio.to_thread(Publisher, plant.broker.port)
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway = await gateway_plant.start()
+    publisher = await asyncio.to_thread(Publisher, gateway_plant.broker.port)
     before = rss(gateway.pid)
     for number, (name, payload) in enumerate(POISON.items(), start=1):
         good = b'{"t": %d}' % number
         await asyncio.to_thread(publisher.publish, "plant/boiler", payload)
         sent = time.monotonic()
         await asyncio.to_thread(publisher.publish, "plant/boiler", good)
-        await plant.wait(lambda number=number: device.registers[0] == number, f"good after {name}", 5)
+        await gateway_plant.wait(lambda number=number: device.registers[0] == number, f"good after {name}", 5)
         assert time.monotonic() - sent < 1.0, name
     publisher.close()
-    await plant.wait(lambda: len(plant.rejects()) == len(POISON), "each is listed once")
+    await gateway_plant.wait(lambda: len(gateway_plant.rejects()) == len(POISON), "each is listed once")
     assert rss(gateway.pid) - before < 30_000_000
     assert values(device) == list(range(1, len(POISON) + 1)), "poison wrote nothing"
-    assert "Traceback" not in plant.output
+    assert "Traceback" not in gateway_plant.output
 
 
-async def test_b6_a_flood_is_bounded_and_the_last_values_are_right(plant: Plant, device: FaultDevice) -> None:
+async def test_b6_a_flood_is_bounded_and_the_last_values_are_right(gateway_plant: Plant, device: FaultDevice) -> None:
     """QoS 0, so that nothing but the gateway holds the publisher back; the device is slow on purpose."""
     names = [f"d{number}" for number in range(10)]
     for number, name in enumerate(names):
-        plant.device(name, device.port, [tag("t", number), tag("u", number + 100)])
+        gateway_plant.device(name, device.port, [tag("t", number), tag("u", number + 100)])
     await device.set_mode("delay", 0.02)
-    gateway = await plant.start()
+    gateway = await gateway_plant.start()
     before = rss(gateway.pid)
     for turn in range(10):
         burst = [(f"plant/{name}", b'{"t": %d, "u": 70000}' % (turn * 300 + n)) for n in range(300) for name in names]
-        await plant.publish(burst, qos=0)
+        await gateway_plant.publish(burst, qos=0)
     # Another connection: the broker may still be reading what the first one sent.
     await asyncio.sleep(2.0)
-    await plant.publish([(f"plant/{name}", b'{"t": 9999, "u": 1}') for name in names])
-    await plant.wait(lambda: device.registers[:10] == [9999] * 10, "the last values stand", 15)
+    await gateway_plant.publish([(f"plant/{name}", b'{"t": 9999, "u": 1}') for name in names])
+    await gateway_plant.wait(lambda: device.registers[:10] == [9999] * 10, "the last values stand", 15)
     assert rss(gateway.pid) - before < 60_000_000
-    assert len(plant.rejects()) <= 1000
+    assert len(gateway_plant.rejects()) <= 1000
 
 
-async def test_b7_duplicates_and_overlapping_filters(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    plant.device("all", device.port, [tag("t", 1)], mqtt={"topic": "plant/+"})
-    plant.device("deep", device.port, [tag("t", 2)], mqtt={"topic": "plant/#"})
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": %d}' % number) for number in (1, 2, 2, 3, 3, 3)])
-    await plant.wait(lambda: device.registers[:3] == [3, 3, 3], "every device has the last value")
+async def test_b7_duplicates_and_overlapping_filters(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway_plant.device("all", device.port, [tag("t", 1)], mqtt={"topic": "plant/+"})
+    gateway_plant.device("deep", device.port, [tag("t", 2)], mqtt={"topic": "plant/#"})
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % number) for number in (1, 2, 2, 3, 3, 3)])
+    await gateway_plant.wait(lambda: device.registers[:3] == [3, 3, 3], "every device has the last value")
     await asyncio.sleep(0.2)
     assert device.registers[:3] == [3, 3, 3]
-    assert plant.rejects() == []
+    assert gateway_plant.rejects() == []
 
 
-async def test_b7_a_second_client_with_our_id_starts_no_ping_pong(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    await plant.start()
+async def test_b7_a_second_client_with_our_id_starts_no_ping_pong(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    await gateway_plant.start()
     stop, connects = threading.Event(), []
 
     def rival() -> None:
         """It comes back at once, whenever it is thrown out."""
         while not stop.is_set():
             client = Client(CallbackAPIVersion.VERSION2, client_id="tagwire-mqtt_server", clean_session=False)
-            client.connect("127.0.0.1", plant.broker.port)
+            client.connect("127.0.0.1", gateway_plant.broker.port)
             connects.append(time.monotonic())
             while not stop.is_set() and client.loop(0.1) == 0:
                 pass
@@ -322,24 +300,24 @@ async def test_b7_a_second_client_with_our_id_starts_no_ping_pong(plant: Plant, 
     await fighting
     # Ours comes back after about 1, 2, 4 s: each time the rival is thrown out once.
     assert 2 <= len(connects) <= 4
-    await plant.publish([("plant/boiler", b'{"t": 5}')])
-    await plant.wait(lambda: device.registers[0] == 5, "the gateway has its session again", 15)
+    await gateway_plant.publish([("plant/boiler", b'{"t": 5}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 5, "the gateway has its session again", 15)
 
 
 async def test_topics_of_deleted_devices_are_unsubscribed_although_the_gateway_was_away(
-    plant: Plant, device: FaultDevice
+    gateway_plant: Plant, device: FaultDevice
 ) -> None:
-    made = plant.device("gone", device.port, [tag("t", 0)])
-    gateway = await plant.start()
+    made = gateway_plant.device("gone", device.port, [tag("t", 0)])
+    gateway = await gateway_plant.start()
     await asyncio.to_thread(gateway.terminate)
-    plant.store.delete_device(made["id"])
-    await plant.start()
-    await plant.publish([("plant/gone", b'{"t": 1}')])
-    await plant.wait(plant.rejects, "the session still held the topic")
+    gateway_plant.store.delete_device(made["id"])
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/gone", b'{"t": 1}')])
+    await gateway_plant.wait(gateway_plant.rejects, "the session still held the topic")
     await asyncio.sleep(0.3)
-    await plant.publish([("plant/gone", b'{"t": 2}')])
+    await gateway_plant.publish([("plant/gone", b'{"t": 2}')])
     await asyncio.sleep(0.5)
-    assert len(plant.rejects()) == 1
+    assert len(gateway_plant.rejects()) == 1
 
 
 async def test_a_late_repeat_does_not_replace_a_newer_value(tmp_path: Path, device: FaultDevice) -> None:
@@ -360,10 +338,10 @@ async def test_a_late_repeat_does_not_replace_a_newer_value(tmp_path: Path, devi
             assert device.registers[0] == 2
 
 
-async def test_the_first_run_of_many_retained_messages(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)], mqtt={"topic": "plant/#"})
-    await plant.publish([(f"plant/r{number}", b'{"t": 5}') for number in range(2000)], retain=True)
-    gateway = await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 6}')])
-    await plant.wait(lambda: device.registers[0] == 6, "the live value after them all")
+async def test_the_first_run_of_many_retained_messages(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)], mqtt={"topic": "plant/#"})
+    await gateway_plant.publish([(f"plant/r{number}", b'{"t": 5}') for number in range(2000)], retain=True)
+    gateway = await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 6}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 6, "the live value after them all")
     assert rss(gateway.pid) < 150_000_000

@@ -12,7 +12,7 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.brokers import Broker, start_mosquitto
+from tests.support.brokers import start_mosquitto
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 
@@ -25,132 +25,128 @@ CONFIRM_WRONGLY = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
-    async with build_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
-
-
 def writes(device: FaultDevice) -> list[int]:
     """What single-register writes in mode `good` wrote."""
     return [int.from_bytes(seen.pdu[3:5], "big") for seen in device.seen if seen.pdu[0] == 6 and seen.mode == "good"]
 
 
-async def test_d1_to_d8_nothing_counts_as_written_that_was_not(plant: Plant) -> None:
+async def test_d1_to_d8_nothing_counts_as_written_that_was_not(gateway_plant: Plant) -> None:
     """All modes at once, each on a device of its own, and one good device beside them."""
     async with AsyncExitStack() as stack:
         bad = {mode: await stack.enter_async_context(FaultDevice()) for mode in CONFIRM_WRONGLY}
         good = await stack.enter_async_context(FaultDevice())
         for mode, device in bad.items():
-            plant.device(mode, device.port, [tag("t", 0)])
+            gateway_plant.device(mode, device.port, [tag("t", 0)])
             if mode == "accept_close":
                 await device.set_mode(mode)
-        plant.device("good", good.port, [tag("t", 0)])
-        await plant.start()
+        gateway_plant.device("good", good.port, [tag("t", 0)])
+        await gateway_plant.start()
         for mode, device in bad.items():
             await device.set_mode(mode)
         for number in (1, 2, 3):
-            await plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for name in (*bad, "good")])
-            await plant.wait(lambda number=number: good.registers[0] == number, "the good one is served", 2)
-        await plant.wait(lambda: plant.outbox() == [3] * len(bad), "what is not confirmed is on disk", 15)
+            await gateway_plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for name in (*bad, "good")])
+            await gateway_plant.wait(lambda number=number: good.registers[0] == number, "the good one is served", 2)
+        await gateway_plant.wait(
+            lambda: gateway_plant.outbox() == [3] * len(bad), "what is not confirmed is on disk", 15
+        )
         assert {mode: device.registers[0] for mode, device in bad.items()} == dict.fromkeys(bad, 0)
-        assert plant.rejects() == []
+        assert gateway_plant.rejects() == []
 
         repaired = time.monotonic()
         for device in bad.values():
             await device.set_mode("good")
-        await plant.wait(lambda: all(device.registers[0] == 3 for device in bad.values()), "written when good", 8)
+        await gateway_plant.wait(
+            lambda: all(device.registers[0] == 3 for device in bad.values()), "written when good", 8
+        )
         assert time.monotonic() - repaired < 6.0
-        await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
         assert {mode: writes(device) for mode, device in bad.items()} == {mode: [3] for mode in bad}, "once"
 
 
-async def test_odd_devices_that_do_confirm(plant: Plant) -> None:
+async def test_odd_devices_that_do_confirm(gateway_plant: Plant) -> None:
     async with AsyncExitStack() as stack:
         modes = ["stale_then_good", "twice", "chatter", "slow", "flap"]
         odd = {mode: await stack.enter_async_context(FaultDevice(mode, 5 * (mode == "slow"))) for mode in modes}
         for mode, device in odd.items():
-            plant.device(mode, device.port, [tag("t", 0, options={"every_value": True})])
-        await plant.start()
-        await plant.publish([(f"plant/{mode}", b'{"t": %d}' % number) for number in range(1, 7) for mode in odd])
-        await plant.wait(lambda: all(device.registers[0] == 6 for device in odd.values()), "written", 20)
+            gateway_plant.device(mode, device.port, [tag("t", 0, options={"every_value": True})])
+        await gateway_plant.start()
+        await gateway_plant.publish(
+            [(f"plant/{mode}", b'{"t": %d}' % number) for number in range(1, 7) for mode in odd]
+        )
+        await gateway_plant.wait(lambda: all(device.registers[0] == 6 for device in odd.values()), "written", 20)
         for mode, device in odd.items():
             seen = [int.from_bytes(each.pdu[3:5], "big") for each in device.seen]
             assert list(dict.fromkeys(seen)) == [1, 2, 3, 4, 5, 6], f"{mode}: in order, repeats aside"
-        await plant.wait(lambda: plant.outbox() == [], "nothing is left on disk")
-        assert plant.rejects() == []
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "nothing is left on disk")
+        assert gateway_plant.rejects() == []
 
 
-async def test_d5_a_refusal_is_reported_and_asked_once(plant: Plant) -> None:
+async def test_d5_a_refusal_is_reported_and_asked_once(gateway_plant: Plant) -> None:
     async with AsyncExitStack() as stack:
         codes = [1, 2, 3, 4, 8, 0, 255]
         refusing = {f"exc{code}": await stack.enter_async_context(FaultDevice("exc", code)) for code in codes}
         for name, device in refusing.items():
-            plant.device(name, device.port, [tag("t", 0)])
-        await plant.start()
+            gateway_plant.device(name, device.port, [tag("t", 0)])
+        await gateway_plant.start()
         for number in (1, 2, 3):
-            await plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for name in refusing])
+            await gateway_plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for name in refusing])
             await asyncio.sleep(0.05)
-        await plant.wait(lambda: len(plant.rejects()) == 3 * len(codes), "each value is listed")
-        assert {reject["code"] for reject in plant.rejects()} == {"device_refused"}
+        await gateway_plant.wait(lambda: len(gateway_plant.rejects()) == 3 * len(codes), "each value is listed")
+        assert {reject["code"] for reject in gateway_plant.rejects()} == {"device_refused"}
         # Function 16 is tried once where 6 is not there.
         assert {name: len(device.seen) <= 2 for name, device in refusing.items()} == dict.fromkeys(refusing, True)
-        assert plant.outbox() == []
+        assert gateway_plant.outbox() == []
 
 
-async def test_d5_a_busy_device_gets_the_latest_value_later(plant: Plant) -> None:
+async def test_d5_a_busy_device_gets_the_latest_value_later(gateway_plant: Plant) -> None:
     async with AsyncExitStack() as stack:
         busy = {f"exc{code}": await stack.enter_async_context(FaultDevice("exc", code)) for code in (5, 6, 10, 11)}
         for name, device in busy.items():
-            plant.device(name, device.port, [tag("t", 0)])
-        await plant.start()
-        await plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for number in (1, 2, 3) for name in busy])
-        await plant.wait(lambda: plant.outbox() == [3] * len(busy), "the latest values are on disk")
+            gateway_plant.device(name, device.port, [tag("t", 0)])
+        await gateway_plant.start()
+        await gateway_plant.publish([(f"plant/{name}", b'{"t": %d}' % number) for number in (1, 2, 3) for name in busy])
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [3] * len(busy), "the latest values are on disk")
         await asyncio.sleep(1.0)
         assert all(len(device.seen) <= 5 for device in busy.values()), "no storm"
         for device in busy.values():
             await device.set_mode("good")
-        await plant.wait(lambda: all(device.registers[0] == 3 for device in busy.values()), "written later")
-        await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
-        assert plant.rejects() == []
+        await gateway_plant.wait(lambda: all(device.registers[0] == 3 for device in busy.values()), "written later")
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
+        assert gateway_plant.rejects() == []
 
 
-async def test_a_dead_device_outlives_a_killed_gateway(plant: Plant, device: FaultDevice) -> None:
+async def test_a_dead_device_outlives_a_killed_gateway(gateway_plant: Plant, device: FaultDevice) -> None:
     await device.set_mode("refuse")
-    plant.device("boiler", device.port, [tag("t", 0), tag("e", 1, options={"every_value": True})])
-    gateway = await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": %d, "e": %d}' % (n, n)) for n in (1, 2, 3)])
-    await plant.wait(lambda: sorted(plant.outbox()) == [1, 2, 3, 3], "on disk")
+    gateway_plant.device("boiler", device.port, [tag("t", 0), tag("e", 1, options={"every_value": True})])
+    gateway = await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": %d, "e": %d}' % (n, n)) for n in (1, 2, 3)])
+    await gateway_plant.wait(lambda: sorted(gateway_plant.outbox()) == [1, 2, 3, 3], "on disk")
     await asyncio.to_thread(gateway.kill)
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 4}')])
-    await plant.wait(lambda: sorted(plant.outbox()) == [1, 2, 3, 4], "a newer value takes the older one's place")
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 4}')])
+    await gateway_plant.wait(
+        lambda: sorted(gateway_plant.outbox()) == [1, 2, 3, 4], "a newer value takes the older one's place"
+    )
     await device.set_mode("good")
-    await plant.wait(lambda: device.registers[:2] == [4, 3], "the latest value, and every value")
-    await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+    await gateway_plant.wait(lambda: device.registers[:2] == [4, 3], "the latest value, and every value")
+    await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
     pdus = [seen.pdu for seen in device.seen]
     assert [int.from_bytes(pdu[-2:], "big") for pdu in pdus if pdu[2] == 1 or pdu[0] == 16] == [1, 2, 3]
     assert device.registers[0] == 4
 
 
-async def test_a_value_on_disk_never_comes_back_over_a_newer_one(plant: Plant, device: FaultDevice) -> None:
+async def test_a_value_on_disk_never_comes_back_over_a_newer_one(gateway_plant: Plant, device: FaultDevice) -> None:
     await device.set_mode("refuse")
-    plant.device("boiler", device.port, [tag("t", 0)])
-    gateway = await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 1}')])
-    await plant.wait(lambda: plant.outbox() == [1], "on disk")
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway = await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 1}')])
+    await gateway_plant.wait(lambda: gateway_plant.outbox() == [1], "on disk")
     await device.set_mode("good")
-    await plant.wait(lambda: device.registers[0] == 1, "the device is back")
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "the device is back")
     for number in range(2, 40):
-        await plant.publish([("plant/boiler", b'{"t": %d}' % number)])
+        await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % number)])
     await asyncio.to_thread(gateway.kill)
-    await plant.start()
+    await gateway_plant.start()
     await asyncio.sleep(0.5)
     assert device.registers[0] == 39
 
@@ -217,34 +213,38 @@ async def test_d11_a_dead_device_does_not_delay_the_others(tmp_path: Path) -> No
         assert statistics.median(beside_a_dead_one / alone for alone, beside_a_dead_one in taken[20:]) < 1.5
 
 
-async def test_devices_at_one_address_share_one_link_whatever_their_timeouts(plant: Plant, device: FaultDevice) -> None:
+async def test_devices_at_one_address_share_one_link_whatever_their_timeouts(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
     """Many devices take one connection only, and one request at a time."""
-    plant.device("one", device.port, [tag("t", 0)], timeout_s=0.3)
-    made = plant.device("two", device.port, [tag("t", 1)], timeout_s=0.7)
-    await plant.start()
-    await plant.publish([("plant/one", b'{"t": 1}'), ("plant/two", b'{"t": 2}')])
-    await plant.wait(lambda: device.registers[:2] == [1, 2], "both are written")
+    gateway_plant.device("one", device.port, [tag("t", 0)], timeout_s=0.3)
+    made = gateway_plant.device("two", device.port, [tag("t", 1)], timeout_s=0.7)
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/one", b'{"t": 1}'), ("plant/two", b'{"t": 2}')])
+    await gateway_plant.wait(lambda: device.registers[:2] == [1, 2], "both are written")
     assert len(device.accepted_s) == 1
     await device.set_mode("delay", 0.5)
-    await plant.publish([("plant/one", b'{"t": 3}')])
-    await plant.wait(lambda: device.registers[0] == 3, "the longest timeout holds for all")
+    await gateway_plant.publish([("plant/one", b'{"t": 3}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 3, "the longest timeout holds for all")
     assert len(device.accepted_s) == 1
     await device.set_mode("good")
-    plant.store.delete_device(made["id"])
-    await plant.wait(lambda: plant.output.count("configuration ") == 2, "the change is in force")
-    await plant.publish([("plant/one", b'{"t": 4}')])
-    await plant.wait(lambda: device.registers[0] == 4, "the other goes on")
+    gateway_plant.store.delete_device(made["id"])
+    await gateway_plant.wait(lambda: gateway_plant.output.count("configuration ") == 2, "the change is in force")
+    await gateway_plant.publish([("plant/one", b'{"t": 4}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 4, "the other goes on")
 
 
-async def test_a_cyclic_rewrite_goes_on_after_the_device_was_restarted(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("a", 0, options={"rewrite_s": 0.4}), tag("b", 10)])
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"a": 1, "b": 1}')])
-    await plant.wait(lambda: device.registers[0] == 1, "written")
+async def test_a_cyclic_rewrite_goes_on_after_the_device_was_restarted(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("a", 0, options={"rewrite_s": 0.4}), tag("b", 10)])
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"a": 1, "b": 1}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "written")
     await device.set_mode("refuse")
     device.registers[0] = 0
     await device.set_mode("good")
-    await plant.publish([("plant/boiler", b'{"b": 2}')])
-    await plant.wait(lambda: device.registers[0] == 1, "its value comes back by itself", 8)
+    await gateway_plant.publish([("plant/boiler", b'{"b": 2}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "its value comes back by itself", 8)
     device.registers[0] = 0
-    await plant.wait(lambda: device.registers[0] == 1, "and again", 3)
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "and again", 3)

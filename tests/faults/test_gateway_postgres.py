@@ -28,12 +28,6 @@ async def plant(tmp_path: Path, mosquitto: Broker, server: PostgresServer) -> As
         yield built
 
 
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
-
-
 def message(number: int) -> tuple[str, bytes]:
     return "plant/boiler", b'{"latest": %d, "every": %d}' % (number, number)
 

@@ -23,18 +23,6 @@ EXIT_S = 5.0
 
 
 @pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
-    async with build_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
-
-
-@pytest.fixture
 async def dead() -> AsyncIterator[FaultDevice]:
     async with FaultDevice() as running:
         await running.set_mode("refuse")
@@ -64,22 +52,22 @@ async def serve(plant: Plant, device: FaultDevice, numbers: range) -> None:
         await plant.wait(lambda number=number: device.registers[0] == number, "written as ever", 2)
 
 
-async def test_s4_locked_by_another_program(plant: Plant, device: FaultDevice, dead: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    plant.device("dead", dead.port, [tag("t", 0), tag("every", 1, options={"every_value": True})])
-    gateway = await plant.start()
-    await serve(plant, device, range(1, 2))
+async def test_s4_locked_by_another_program(gateway_plant: Plant, device: FaultDevice, dead: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway_plant.device("dead", dead.port, [tag("t", 0), tag("every", 1, options={"every_value": True})])
+    gateway = await gateway_plant.start()
+    await serve(gateway_plant, device, range(1, 2))
     before = memory(gateway)
     number = 1
-    with sqlite3.connect(plant.folder / "plant.sqlite", isolation_level=None) as rival:
+    with sqlite3.connect(gateway_plant.folder / "plant.sqlite", isolation_level=None) as rival:
         rival.execute("BEGIN EXCLUSIVE")
         until = time.monotonic() + HELD_S
         while time.monotonic() < until:
             number += 1
-            await plant.publish([("plant/dead", b'{"t": %d, "every": %d}' % (number, number))])
-            await serve(plant, device, range(number, number + 1))
+            await gateway_plant.publish([("plant/dead", b'{"t": %d, "every": %d}' % (number, number))])
+            await serve(gateway_plant, device, range(number, number + 1))
         # One thread writes both: which of them meets the lock first is chance, the other comes 5 s later.
-        told = [plant.output.count(f"{each}: cannot be written") for each in ("outbox", "rejects")]
+        told = [gateway_plant.output.count(f"{each}: cannot be written") for each in ("outbox", "rejects")]
         assert set(told) <= {0, 1}
         assert sum(told) == 2 if HELD_S > 10 else sum(told) >= 1
         grown = memory(gateway) - before
@@ -88,23 +76,25 @@ async def test_s4_locked_by_another_program(plant: Plant, device: FaultDevice, d
     print(f"{number} messages of each kind in {HELD_S} s, resident memory grew by {grown / 2**20:.1f} MiB")
     assert grown < 50 * 2**20
     every = list(range(2, number + 1))
-    await plant.wait(lambda: sorted(plant.outbox()) == sorted([number, *every]), "what waits is on disk after all", 15)
-    await plant.wait(lambda: len(plant.rejects()) == min(number, 1000), "the rejects too", 15)
-    assert RejectLog(plant.engine).counts() == {"not_json": number}
+    await gateway_plant.wait(
+        lambda: sorted(gateway_plant.outbox()) == sorted([number, *every]), "what waits is on disk after all", 15
+    )
+    await gateway_plant.wait(lambda: len(gateway_plant.rejects()) == min(number, 1000), "the rejects too", 15)
+    assert RejectLog(gateway_plant.engine).counts() == {"not_json": number}
     await dead.set_mode("good")
-    await plant.wait(lambda: dead.registers[:2] == [number, number], "and written")
+    await gateway_plant.wait(lambda: dead.registers[:2] == [number, number], "and written")
     assert written(dead, 1) == every
 
 
 async def test_s4_ends_in_time_although_the_database_is_locked(
-    plant: Plant, device: FaultDevice, dead: FaultDevice
+    gateway_plant: Plant, device: FaultDevice, dead: FaultDevice
 ) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    plant.device("dead", dead.port, [tag("t", 0)])
-    gateway = await plant.start()
-    with sqlite3.connect(plant.folder / "plant.sqlite", isolation_level=None) as rival:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway_plant.device("dead", dead.port, [tag("t", 0)])
+    gateway = await gateway_plant.start()
+    with sqlite3.connect(gateway_plant.folder / "plant.sqlite", isolation_level=None) as rival:
         rival.execute("BEGIN EXCLUSIVE")
-        await plant.publish([("plant/dead", b'{"t": 5}'), ("plant/boiler", b"poison")])
+        await gateway_plant.publish([("plant/dead", b'{"t": 5}'), ("plant/boiler", b"poison")])
         await asyncio.sleep(0.5)
         started = time.monotonic()
         assert await asyncio.to_thread(gateway.terminate, 20) == 0
@@ -113,10 +103,10 @@ async def test_s4_ends_in_time_although_the_database_is_locked(
         assert took < EXIT_S
         rival.execute("ROLLBACK")
     rival.close()
-    assert "rejects: not in the database at the end: 1 not_json" in plant.output
-    assert plant.outbox() == []
-    await plant.start()
-    await plant.wait(lambda: plant.outbox() == [5], "the broker kept what was not acknowledged")
+    assert "rejects: not in the database at the end: 1 not_json" in gateway_plant.output
+    assert gateway_plant.outbox() == []
+    await gateway_plant.start()
+    await gateway_plant.wait(lambda: gateway_plant.outbox() == [5], "the broker kept what was not acknowledged")
 
 
 async def test_s4_ends_in_time_while_it_waits_for_a_locked_new_database(tmp_path: Path, mosquitto: Broker) -> None:
@@ -132,79 +122,87 @@ async def test_s4_ends_in_time_while_it_waits_for_a_locked_new_database(tmp_path
 
 
 @pytest.mark.parametrize("fault", ["deleted", "garbage"])
-async def test_s3_the_database_is_gone(plant: Plant, device: FaultDevice, dead: FaultDevice, fault: str) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    plant.device("dead", dead.port, [tag("t", 0)])
-    gateway = await plant.start()
-    files = [plant.folder / f"plant.sqlite{end}" for end in ("", "-wal", "-shm")]
+async def test_s3_the_database_is_gone(
+    gateway_plant: Plant, device: FaultDevice, dead: FaultDevice, fault: str
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    gateway_plant.device("dead", dead.port, [tag("t", 0)])
+    gateway = await gateway_plant.start()
+    files = [gateway_plant.folder / f"plant.sqlite{end}" for end in ("", "-wal", "-shm")]
     for path in files:
         path.unlink(missing_ok=True)
     if fault == "garbage":
         files[0].write_bytes(b"this is no database\n" * 1000)
-    await plant.publish([("plant/dead", b'{"t": 5}')])
-    await plant.wait(lambda: "configuration: cannot be read, the last one stays" in plant.output, "told", 10)
-    await serve(plant, device, range(1, 30))
+    await gateway_plant.publish([("plant/dead", b'{"t": 5}')])
+    await gateway_plant.wait(
+        lambda: "configuration: cannot be read, the last one stays" in gateway_plant.output, "told", 10
+    )
+    await serve(gateway_plant, device, range(1, 30))
     assert gateway.popen.poll() is None
-    assert plant.output.count("cannot be read") == 1
-    assert "Traceback" not in plant.output
+    assert gateway_plant.output.count("cannot be read") == 1
+    assert "Traceback" not in gateway_plant.output
     if fault == "garbage":
         assert files[0].read_bytes() == b"this is no database\n" * 1000, "left as it is"
 
 
 async def test_s3_damaged_at_the_start_nothing_is_lost_and_the_operator_decides(
-    plant: Plant, device: FaultDevice
+    gateway_plant: Plant, device: FaultDevice
 ) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
-    gateway = await plant.start()
-    await serve(plant, device, range(1, 3))
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
+    gateway = await gateway_plant.start()
+    await serve(gateway_plant, device, range(1, 3))
     assert await asyncio.to_thread(gateway.terminate) == 0
-    export = plant.store.export_config()
-    plant.engine.dispose()
-    await plant.publish([("plant/boiler", b'{"t": %d}' % number) for number in range(100, 150)])
-    path = plant.folder / "plant.sqlite"
+    export = gateway_plant.store.export_config()
+    gateway_plant.engine.dispose()
+    await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % number) for number in range(100, 150)])
+    path = gateway_plant.folder / "plant.sqlite"
     path.write_bytes(os.urandom(100_000))
     damaged = path.read_bytes()
     started = time.monotonic()
     # Both at once: one of them moves it.
-    gateway = await plant.start(ready=False, online=False)
+    gateway = await gateway_plant.start(ready=False, online=False)
     port = free_port()
-    with start_program("flask_app", SQLALCHEMY_DATABASE_URI=plant.uri, FLASK_APP_PORT=port) as process:
+    with start_program("flask_app", SQLALCHEMY_DATABASE_URI=gateway_plant.uri, FLASK_APP_PORT=port) as process:
         await asyncio.to_thread(process.wait_ready)
         rest = Server(process, port)
         assert (await asyncio.to_thread(rest.ask, "GET", "/readyz")).json["status"] == "degraded"
-        await plant.wait(lambda: "nothing is read or written until" in plant.output, "the operator is told")
+        await gateway_plant.wait(
+            lambda: "nothing is read or written until" in gateway_plant.output, "the operator is told"
+        )
         assert time.monotonic() - started < 10.0
         (moved,) = (
-            each for each in plant.folder.glob("plant.sqlite.damaged-*") if not each.name.endswith(("-wal", "-shm"))
+            each
+            for each in gateway_plant.folder.glob("plant.sqlite.damaged-*")
+            if not each.name.endswith(("-wal", "-shm"))
         )
         assert moved.read_bytes() == damaged
-        assert (plant.output + process.output).count("was damaged: ") == 1
+        assert (gateway_plant.output + process.output).count("was damaged: ") == 1
         answer = await asyncio.to_thread(rest.ask, "PUT", "/api/v1/config", export)
         assert answer.status == 200, answer.body
         await asyncio.sleep(2.0)
         assert device.registers[0] == 2, "not before the operator says so"
-        assert "online (tagwire-mqtt_server)" not in plant.output
-        for each in plant.folder.glob("plant.sqlite.damaged-*"):
+        assert "online (tagwire-mqtt_server)" not in gateway_plant.output
+        for each in gateway_plant.folder.glob("plant.sqlite.damaged-*"):
             each.unlink()
-        await plant.wait(lambda: device.registers[0] == 149, "then all that the broker kept is written", 15)
+        await gateway_plant.wait(lambda: device.registers[0] == 149, "then all that the broker kept is written", 15)
         assert written(device, 0)[-50:] == list(range(100, 150))
         assert (await asyncio.to_thread(rest.ask, "GET", "/readyz")).json["status"] == "ready"
 
 
-async def test_rows_with_faults_are_left_out_and_named(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("good", 0), tag("bad", 1), tag("worse", 2)])
-    plant.device("mute", device.port, [tag("t", 5)])
-    with sqlite3.connect(plant.folder / "plant.sqlite") as writer:
+async def test_rows_with_faults_are_left_out_and_named(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("good", 0), tag("bad", 1), tag("worse", 2)])
+    gateway_plant.device("mute", device.port, [tag("t", 5)])
+    with sqlite3.connect(gateway_plant.folder / "plant.sqlite") as writer:
         writer.execute("""UPDATE binding SET address = '{"register": 99999}' WHERE id = 4""")
         writer.execute("""UPDATE binding SET address = 'no JSON' WHERE id = 6""")
         writer.execute(
             """UPDATE network SET settings = '{"topic": "a/#/b"}' WHERE device_id = 2 AND protocol = 'mqtt'"""
         )
     writer.close()
-    gateway = await plant.start()
-    await plant.publish([("plant/boiler", b'{"good": 1, "bad": 2, "worse": 3}')])
-    await plant.wait(lambda: device.registers[0] == 1, "what can be understood is served")
+    gateway = await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"good": 1, "bad": 2, "worse": 3}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "what can be understood is served")
     assert device.registers[1:6] == [0] * 5
-    assert "bad" in plant.output
-    assert "worse" in plant.output
+    assert "bad" in gateway_plant.output
+    assert "worse" in gateway_plant.output
     assert gateway.popen.poll() is None

@@ -1,27 +1,10 @@
 """A value from one protocol on its way to a device of another: a PLC's bit runs a simulated pump."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.support.brokers import Broker
-from tests.support.bus_watch import BusWatch, watch_bus
+from tests.support.bus_watch import BusWatch
 from tests.support.fault_device import FaultDevice
-from tests.support.field_plant import FieldPlant, build_field_plant
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[FieldPlant]:
-    async with build_field_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-def watch(mosquitto: Broker) -> Iterator[BusWatch]:
-    with watch_bus(mosquitto.port) as watching:
-        yield watching
+from tests.support.field_plant import FieldPlant
 
 
 async def test_a_plc_runs_a_simulated_pump(plant: FieldPlant, watch: BusWatch) -> None:

@@ -3,41 +3,23 @@
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.support.brokers import Broker, start_mosquitto, start_nats
+from tests.support.brokers import Broker, start_mosquitto
 from tests.support.certificates import Authority
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
 from tests.support.processes import free_port
 
 
-@pytest.fixture(params=["mosquitto", "nats"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
-    with (start_mosquitto if request.param == "mosquitto" else start_nats)(tmp_path / "broker") as running:
-        yield running
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
-    async with build_plant(tmp_path, mosquitto) as built:
-        yield built
-
-
-@pytest.fixture
-async def device() -> AsyncIterator[FaultDevice]:
-    async with FaultDevice() as running:
-        yield running
-
-
 def functions(device: FaultDevice) -> list[int]:
     return [seen.pdu[0] for seen in device.seen]
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"], indirect=True)
 async def test_values_of_a_message_stand_in_the_registers(tmp_path: Path, broker: Broker, device: FaultDevice) -> None:
     async with build_plant(tmp_path, broker) as plant:
         plant.device(
@@ -92,152 +74,166 @@ async def test_tls_with_a_client_certificate(tmp_path: Path, device: FaultDevice
             await plant.wait(lambda: device.registers[0] == 499, "values arrive over TLS")
 
 
-async def test_new_changed_and_deleted_devices_take_effect_without_a_restart(plant: Plant, device: FaultDevice) -> None:
-    await plant.start()
-    made = plant.device("late", device.port, [tag("t", 0)])
+async def test_new_changed_and_deleted_devices_take_effect_without_a_restart(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    await gateway_plant.start()
+    made = gateway_plant.device("late", device.port, [tag("t", 0)])
     await asyncio.sleep(1.0)
-    await plant.publish([("plant/late", b'{"t": 1}')])
-    await plant.wait(lambda: device.registers[0] == 1, "the new device is heard within 1 s")
+    await gateway_plant.publish([("plant/late", b'{"t": 1}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "the new device is heard within 1 s")
 
     binding = made["tags"][0]["bindings"][1]
-    plant.store.patch_binding(binding["id"], {"address": {"register": 100}})
+    gateway_plant.store.patch_binding(binding["id"], {"address": {"register": 100}})
     await asyncio.sleep(1.0)
-    await plant.publish([("plant/late", b'{"t": 2}')])
-    await plant.wait(lambda: device.registers[100] == 2, "the new address is used within 1 s")
+    await gateway_plant.publish([("plant/late", b'{"t": 2}')])
+    await gateway_plant.wait(lambda: device.registers[100] == 2, "the new address is used within 1 s")
     assert device.registers[0] == 1
 
-    plant.store.delete_device(made["id"])
+    gateway_plant.store.delete_device(made["id"])
     await asyncio.sleep(1.0)
-    await plant.publish([("plant/late", b'{"t": 3}')])
+    await gateway_plant.publish([("plant/late", b'{"t": 3}')])
     await asyncio.sleep(0.3)
     assert device.registers[100] == 2
 
 
-async def test_messages_sent_while_the_gateway_was_away_are_delivered(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
-    gateway = await plant.start()
+async def test_messages_sent_while_the_gateway_was_away_are_delivered(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"every_value": True})])
+    gateway = await gateway_plant.start()
     assert gateway.terminate() == 0
-    await plant.publish([("plant/boiler", b'{"t": %d}' % value) for value in range(1, 30)])
-    await plant.start()
-    await plant.wait(lambda: device.registers[0] == 29, "the last value is written")
+    await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % value) for value in range(1, 30)])
+    await gateway_plant.start()
+    await gateway_plant.wait(lambda: device.registers[0] == 29, "the last value is written")
     written = [int.from_bytes(seen.pdu[3:5], "big") for seen in device.seen]
     assert written == list(range(1, 30))
 
 
-async def test_several_keys_become_the_bits_of_one_register(plant: Plant, device: FaultDevice) -> None:
+async def test_several_keys_become_the_bits_of_one_register(gateway_plant: Plant, device: FaultDevice) -> None:
     bits = [tag(f"b{n}", 7, "bool", data_type="bool", address={"bit": n}) for n in range(3)]
-    plant.device("boiler", device.port, bits)
+    gateway_plant.device("boiler", device.port, bits)
     device.registers[7] = 0xFF00
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"b0": true, "b1": false, "b2": true}')])
-    await plant.wait(lambda: device.registers[7] == 0xFF05, "three bits, the others kept")
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"b0": true, "b1": false, "b2": true}')])
+    await gateway_plant.wait(lambda: device.registers[7] == 0xFF05, "three bits, the others kept")
     assert functions(device) == [22]
 
 
-async def test_a_device_without_function_22_gets_its_bits_by_read_and_write(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("b", 7, "bool", data_type="bool", address={"bit": 1})])
+async def test_a_device_without_function_22_gets_its_bits_by_read_and_write(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("b", 7, "bool", data_type="bool", address={"bit": 1})])
     device.registers[7] = 0x8000
     device.missing = {22}
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"b": true}')])
-    await plant.wait(lambda: device.registers[7] == 0x8002, "the bit is set")
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"b": true}')])
+    await gateway_plant.wait(lambda: device.registers[7] == 0x8002, "the bit is set")
     assert functions(device) == [22, 3, 6]
-    await plant.publish([("plant/boiler", b'{"b": false}')])
-    await plant.wait(lambda: device.registers[7] == 0x8000, "the bit is cleared")
+    await gateway_plant.publish([("plant/boiler", b'{"b": false}')])
+    await gateway_plant.wait(lambda: device.registers[7] == 0x8000, "the bit is cleared")
     assert functions(device) == [22, 3, 6, 3, 6]
 
 
-async def test_write_on_change_only(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"on_change": True})])
-    await plant.start()
+async def test_write_on_change_only(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"on_change": True})])
+    await gateway_plant.start()
     for value in (5, 5, 5, 6):
-        await plant.publish([("plant/boiler", b'{"t": %d}' % value)])
+        await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % value)])
         await asyncio.sleep(0.05)
-    await plant.wait(lambda: device.registers[0] == 6, "the change is written")
+    await gateway_plant.wait(lambda: device.registers[0] == 6, "the change is written")
     assert len(device.seen) == 2
 
 
-async def test_minimum_interval_keeps_the_latest_value(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"min_interval_s": 0.6})])
-    await plant.start()
+async def test_minimum_interval_keeps_the_latest_value(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"min_interval_s": 0.6})])
+    await gateway_plant.start()
     for value in (1, 2, 3):
-        await plant.publish([("plant/boiler", b'{"t": %d}' % value)])
+        await gateway_plant.publish([("plant/boiler", b'{"t": %d}' % value)])
         await asyncio.sleep(0.05)
-    await plant.wait(lambda: device.registers[0] == 3, "the latest value is written")
+    await gateway_plant.wait(lambda: device.registers[0] == 3, "the latest value is written")
     assert len(device.seen) == 2
     assert device.seen[1].time_s - device.seen[0].time_s >= 0.6
 
 
-async def test_cyclic_rewrite(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"rewrite_s": 0.2, "on_change": True})])
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 9}')])
-    await plant.wait(lambda: len(device.seen) >= 4, "the value is written again and again")
+async def test_cyclic_rewrite(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"rewrite_s": 0.2, "on_change": True})])
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 9}')])
+    await gateway_plant.wait(lambda: len(device.seen) >= 4, "the value is written again and again")
     device.registers[0] = 0
-    await plant.wait(lambda: device.registers[0] == 9, "a device that forgot gets its value back")
+    await gateway_plant.wait(lambda: device.registers[0] == 9, "a device that forgot gets its value back")
 
 
-async def test_fail_safe_value_when_the_source_is_silent(plant: Plant, device: FaultDevice) -> None:
+async def test_fail_safe_value_when_the_source_is_silent(gateway_plant: Plant, device: FaultDevice) -> None:
     options = {"failsafe": {"value": 99, "after_s": 0.8}, "on_change": True}
-    plant.device("boiler", device.port, [tag("t", 0, options=options)])
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 5}')])
-    await plant.wait(lambda: device.registers[0] == 5, "the value is written")
-    await plant.wait(lambda: device.registers[0] == 99, "the fail-safe value is written")
-    await plant.publish([("plant/boiler", b'{"t": 5}')])
-    await plant.wait(lambda: device.registers[0] == 5, "the source is back")
-    await plant.wait(lambda: device.registers[0] == 99, "and silent again")
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options=options)])
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 5}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 5, "the value is written")
+    await gateway_plant.wait(lambda: device.registers[0] == 99, "the fail-safe value is written")
+    await gateway_plant.publish([("plant/boiler", b'{"t": 5}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 5, "the source is back")
+    await gateway_plant.wait(lambda: device.registers[0] == 99, "and silent again")
 
 
-async def test_m2_a_flag_beside_the_value_tells_that_the_source_is_silent(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"failsafe": {"after_s": 0.8, "flag": 50}})])
+async def test_m2_a_flag_beside_the_value_tells_that_the_source_is_silent(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"failsafe": {"after_s": 0.8, "flag": 50}})])
     device.registers[0] = 7
-    await plant.start()
-    await plant.wait(lambda: device.registers[50] == 1, "an old value is marked when nothing comes after the start")
+    await gateway_plant.start()
+    await gateway_plant.wait(
+        lambda: device.registers[50] == 1, "an old value is marked when nothing comes after the start"
+    )
     assert device.registers[0] == 7
-    await plant.publish([("plant/boiler", b'{"t": 5}')])
-    await plant.wait(lambda: device.registers[50] == 0 and device.registers[0] == 5, "the source speaks")
-    await plant.wait(lambda: device.registers[50] == 1, "the source is silent")
+    await gateway_plant.publish([("plant/boiler", b'{"t": 5}')])
+    await gateway_plant.wait(lambda: device.registers[50] == 0 and device.registers[0] == 5, "the source speaks")
+    await gateway_plant.wait(lambda: device.registers[50] == 1, "the source is silent")
     assert device.registers[0] == 5
 
 
-async def test_read_back_finds_a_device_that_keeps_another_value(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0, options={"verify": True})])
+async def test_read_back_finds_a_device_that_keeps_another_value(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0, options={"verify": True})])
     device.forgetful = True
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"t": 5}')])
-    await plant.wait(plant.rejects, "the difference is reported")
-    (reject,) = plant.rejects()
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"t": 5}')])
+    await gateway_plant.wait(gateway_plant.rejects, "the difference is reported")
+    (reject,) = gateway_plant.rejects()
     assert (reject["code"], reject["topic"], reject["payload"]) == ("verify_failed", "plant/boiler", '{"t": 5}')
     device.forgetful = False
-    await plant.publish([("plant/boiler", b'{"t": 6}')])
-    await plant.wait(lambda: device.registers[0] == 6, "the next value is written")
+    await gateway_plant.publish([("plant/boiler", b'{"t": 6}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 6, "the next value is written")
 
 
-async def test_a_refused_value_is_reported_and_its_neighbours_are_written(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("a", 10), tag("b", 11), tag("c", 12)])
+async def test_a_refused_value_is_reported_and_its_neighbours_are_written(
+    gateway_plant: Plant, device: FaultDevice
+) -> None:
+    gateway_plant.device("boiler", device.port, [tag("a", 10), tag("b", 11), tag("c", 12)])
     device.illegal = {11}
-    await plant.start()
-    await plant.publish([("plant/boiler", b'{"a": 1, "b": 2, "c": 3}')])
-    await plant.wait(lambda: device.registers[10] == 1 and device.registers[12] == 3, "the neighbours are written")
-    await plant.wait(plant.rejects, "the refusal is reported")
-    assert [(r["code"], r["tag"]) for r in plant.rejects()] == [("device_refused", "b")]
+    await gateway_plant.start()
+    await gateway_plant.publish([("plant/boiler", b'{"a": 1, "b": 2, "c": 3}')])
+    await gateway_plant.wait(
+        lambda: device.registers[10] == 1 and device.registers[12] == 3, "the neighbours are written"
+    )
+    await gateway_plant.wait(gateway_plant.rejects, "the refusal is reported")
+    assert [(r["code"], r["tag"]) for r in gateway_plant.rejects()] == [("device_refused", "b")]
     asked = len(device.seen)
-    await plant.publish([("plant/boiler", b'{"a": 4, "b": 5, "c": 6}')])
-    await plant.wait(lambda: device.registers[12] == 6, "later values too")
+    await gateway_plant.publish([("plant/boiler", b'{"a": 4, "b": 5, "c": 6}')])
+    await gateway_plant.wait(lambda: device.registers[12] == 6, "later values too")
     assert len(device.seen) <= asked + 2, "the refused register is not asked again at once"
 
 
-async def test_a_reject_tells_when_what_why_and_of_which_tag(plant: Plant, device: FaultDevice) -> None:
+async def test_a_reject_tells_when_what_why_and_of_which_tag(gateway_plant: Plant, device: FaultDevice) -> None:
     """What a device refused had no topic, and the value for a payload."""
-    made = plant.device("boiler", device.port, [tag("a", 10), tag("b", 11)])
+    made = gateway_plant.device("boiler", device.port, [tag("a", 10), tag("b", 11)])
     device.illegal = {11}
     before = time.time_ns() // 1_000_000
-    await plant.start()
+    await gateway_plant.start()
     long = b'{"b": 5, "text": "%s"}' % (b"x" * 5_000)
-    await plant.publish([("plant/boiler", b"a=1"), ("plant/boiler", long), ("plant/boiler", b'{"b": 6}')])
-    await plant.wait(lambda: len(plant.rejects()) >= 4, "all are listed")
-    message, missing, *refused = sorted(plant.rejects(), key=lambda each: each["id"])
+    await gateway_plant.publish([("plant/boiler", b"a=1"), ("plant/boiler", long), ("plant/boiler", b'{"b": 6}')])
+    await gateway_plant.wait(lambda: len(gateway_plant.rejects()) >= 4, "all are listed")
+    message, missing, *refused = sorted(gateway_plant.rejects(), key=lambda each: each["id"])
     assert before <= message.pop("time_ms") <= time.time_ns() // 1_000_000
     del message["id"]
     assert message == {
@@ -260,23 +256,28 @@ async def test_a_reject_tells_when_what_why_and_of_which_tag(plant: Plant, devic
 
     # What waits is listed with the message it came in, although that was acknowledged long ago.
     await device.set_mode("refuse")
-    await plant.publish([("plant/boiler", b'{"a": 1, "b": 7}')])
-    await plant.wait(lambda: plant.outbox(), "on disk")
+    await gateway_plant.publish([("plant/boiler", b'{"a": 1, "b": 7}')])
+    await gateway_plant.wait(lambda: gateway_plant.outbox(), "on disk")
     binding = made["tags"][0]["bindings"][1]
-    plant.store.patch_binding(binding["id"], {"limits": {"low": 50}})
-    await plant.wait(lambda: plant.rejects()[0]["code"] == "out_of_range", "it does not fit the new place")
-    assert (plant.rejects()[0]["topic"], plant.rejects()[0]["payload"]) == ("plant/boiler", '{"a": 1, "b": 7}')
+    gateway_plant.store.patch_binding(binding["id"], {"limits": {"low": 50}})
+    await gateway_plant.wait(
+        lambda: gateway_plant.rejects()[0]["code"] == "out_of_range", "it does not fit the new place"
+    )
+    assert (gateway_plant.rejects()[0]["topic"], gateway_plant.rejects()[0]["payload"]) == (
+        "plant/boiler",
+        '{"a": 1, "b": 7}',
+    )
 
 
-async def test_a_retained_message_never_replaces_a_newer_value(plant: Plant, device: FaultDevice) -> None:
-    plant.device("boiler", device.port, [tag("t", 0)])
-    await plant.publish([("plant/boiler", b'{"t": 1}')], retain=True)
-    await plant.start()
-    await plant.wait(lambda: device.registers[0] == 1, "the retained value serves a newcomer")
-    await plant.publish([("plant/boiler", b'{"t": 2}')])
-    await plant.wait(lambda: device.registers[0] == 2, "the live value is written")
-    plant.broker.restart()  # type: ignore[union-attr]
-    await plant.wait(lambda: plant.output.count("online (tagwire-mqtt_server)") >= 2, "online again")
+async def test_a_retained_message_never_replaces_a_newer_value(gateway_plant: Plant, device: FaultDevice) -> None:
+    gateway_plant.device("boiler", device.port, [tag("t", 0)])
+    await gateway_plant.publish([("plant/boiler", b'{"t": 1}')], retain=True)
+    await gateway_plant.start()
+    await gateway_plant.wait(lambda: device.registers[0] == 1, "the retained value serves a newcomer")
+    await gateway_plant.publish([("plant/boiler", b'{"t": 2}')])
+    await gateway_plant.wait(lambda: device.registers[0] == 2, "the live value is written")
+    gateway_plant.broker.restart()  # type: ignore[union-attr]
+    await gateway_plant.wait(lambda: gateway_plant.output.count("online (tagwire-mqtt_server)") >= 2, "online again")
     await asyncio.sleep(0.5)
     assert device.registers[0] == 2
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from scada.modbus.endpoint import Transport
-from tests.support.brokers import Broker
 from tests.support.modbus_peer import Peer, spoil
-from tests.support.plant import Plant, build_plant, tag
+from tests.support.plant import Plant, tag
 from tests.support.processes import Process, clean_environment
 from tests.support.programs import compile_with_libmodbus
 from tests.support.serial_line import SerialLine
@@ -35,12 +34,6 @@ def message(count: int, level: float, on: bool) -> bytes:
 
 # 12.345 is 0x4145851F in IEEE 754, -1 is 0xBF800000; CDAB puts the low word first.
 FIRST_HELD, LAST_HELD = (1, 0x851F, 0x4145, True, 8), (4, 0x0000, 0xBF80, True, 8)
-
-
-@pytest.fixture
-async def plant(tmp_path: Path, mosquitto: Broker) -> AsyncIterator[Plant]:
-    async with build_plant(tmp_path, mosquitto) as built:
-        yield built
 
 
 @pytest.fixture
@@ -128,102 +121,114 @@ async def call(action: Callable[[], Any]) -> None:
         await result
 
 
-async def test_values_reach_every_kind_of_device_and_wait_while_it_is_away(plant: Plant, tmp_path: Path) -> None:
+async def test_values_reach_every_kind_of_device_and_wait_while_it_is_away(
+    gateway_plant: Plant, tmp_path: Path
+) -> None:
     async with sites(tmp_path) as devices:
         for name, site in devices.items():
-            plant.device(name, tags=TAGS, **site.network)
-        await plant.start()
-        await plant.publish([(f"plant/{name}", message(1, 12.345, True)) for name in devices])
+            gateway_plant.device(name, tags=TAGS, **site.network)
+        await gateway_plant.start()
+        await gateway_plant.publish([(f"plant/{name}", message(1, 12.345, True)) for name in devices])
         for name, site in devices.items():
-            await plant.wait(lambda site=site: site.held() == FIRST_HELD, f"{name} is written")
-        assert plant.outbox() == []
+            await gateway_plant.wait(lambda site=site: site.held() == FIRST_HELD, f"{name} is written")
+        assert gateway_plant.outbox() == []
 
         for site in devices.values():
             await call(site.leave)
         for number in (2, 3):
-            await plant.publish([(f"plant/{name}", message(number, 0, False)) for name in devices])
-        await plant.publish([(f"plant/{name}", message(4, -1, True)) for name in devices])
+            await gateway_plant.publish([(f"plant/{name}", message(number, 0, False)) for name in devices])
+        await gateway_plant.publish([(f"plant/{name}", message(4, -1, True)) for name in devices])
         lost = (": offline", ": no answer")
-        await plant.wait(lambda: sum(map(plant.output.count, lost)) >= len(devices), "all are missed")
+        await gateway_plant.wait(lambda: sum(map(gateway_plant.output.count, lost)) >= len(devices), "all are missed")
         parked = sorted([4, -1, True, True] * len(devices))
-        await plant.wait(lambda: sorted(plant.outbox()) == parked, "the latest values are on disk")
+        await gateway_plant.wait(lambda: sorted(gateway_plant.outbox()) == parked, "the latest values are on disk")
         for site in devices.values():
             await call(site.come_back)
         for name, site in devices.items():
-            await plant.wait(lambda site=site: site.held() == LAST_HELD, f"{name} is written when it is back", 10)
-        await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
-        assert plant.rejects() == []
+            await gateway_plant.wait(
+                lambda site=site: site.held() == LAST_HELD, f"{name} is written when it is back", 10
+            )
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
+        assert gateway_plant.rejects() == []
 
 
-async def test_a_silent_unit_does_not_starve_the_other_one_on_its_line(plant: Plant, line: SerialLine) -> None:
+async def test_a_silent_unit_does_not_starve_the_other_one_on_its_line(gateway_plant: Plant, line: SerialLine) -> None:
     timeout_s = 1.5
     async with Peer(Transport.SERIAL, (1, 2), serial_port=line.far) as device:
         device.silent = {2}
         for unit_id in (1, 2):
             tags = [tag("t", 0, address={"unit_id": unit_id})]
-            plant.device(f"unit{unit_id}", tags=tags, **serial(line, timeout_s=timeout_s))
-        await plant.start()
+            gateway_plant.device(f"unit{unit_id}", tags=tags, **serial(line, timeout_s=timeout_s))
+        await gateway_plant.start()
         taken = []
         while device.unheard < 2:
             number = len(taken) + 1
             sent = time.monotonic()
-            await plant.publish([("plant/unit2", b'{"t": %d}' % number), ("plant/unit1", b'{"t": %d}' % number)])
-            await plant.wait(lambda number=number: device.register(0) == number, "the other one is served", 5)
+            await gateway_plant.publish(
+                [("plant/unit2", b'{"t": %d}' % number), ("plant/unit1", b'{"t": %d}' % number)]
+            )
+            await gateway_plant.wait(lambda number=number: device.register(0) == number, "the other one is served", 5)
             taken.append(time.monotonic() - sent)
         assert max(taken) < timeout_s + 0.6
         assert sum(each > timeout_s / 2 for each in taken) <= device.unheard
-        await plant.wait(lambda: plant.outbox() == [number], "the silent one's latest value is on disk")
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [number], "the silent one's latest value is on disk")
 
         device.silent = set()
-        await plant.wait(lambda: device.register(0, 2) == number, "written when it answers again", 8)
-        await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+        await gateway_plant.wait(lambda: device.register(0, 2) == number, "written when it answers again", 8)
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
 
 
-async def test_only_a_sound_reply_on_a_serial_line_confirms_a_value(plant: Plant, line: SerialLine) -> None:
+async def test_only_a_sound_reply_on_a_serial_line_confirms_a_value(gateway_plant: Plant, line: SerialLine) -> None:
     def tamper(direction: str, packet: bytes) -> bytes:
         return spoil(packet) if direction == way else packet
 
     async with Peer(Transport.SERIAL, serial_port=line.far) as device:
-        plant.device("meter", tags=[tag("t", 0)], **serial(line))
-        await plant.start()
+        gateway_plant.device("meter", tags=[tag("t", 0)], **serial(line))
+        await gateway_plant.start()
         for number, way in ((1, "out"), (3, "in")):
             device.tamper = tamper
-            await plant.publish([("plant/meter", b'{"t": %d}' % number)])
-            await plant.wait(lambda number=number: plant.outbox() == [number], f"spoiled {way}: not confirmed")
-            await plant.publish([("plant/meter", b'{"t": %d}' % (number + 1))])
-            await plant.wait(lambda number=number: plant.outbox() == [number + 1], "nor the next one")
+            await gateway_plant.publish([("plant/meter", b'{"t": %d}' % number)])
+            await gateway_plant.wait(
+                lambda number=number: gateway_plant.outbox() == [number], f"spoiled {way}: not confirmed"
+            )
+            await gateway_plant.publish([("plant/meter", b'{"t": %d}' % (number + 1))])
+            await gateway_plant.wait(lambda number=number: gateway_plant.outbox() == [number + 1], "nor the next one")
             device.tamper = lambda _, packet: packet
-            await plant.wait(lambda: plant.outbox() == [], "confirmed by a sound one", 8)
+            await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "confirmed by a sound one", 8)
             assert device.register(0) == number + 1
         assert 3 not in device.history(0)
 
-        complaints = plant.output.count("no answer")
+        complaints = gateway_plant.output.count("no answer")
         device.tamper = lambda direction, packet: b"\x00\xff\x01" + packet if direction == "out" else packet
-        await plant.publish([("plant/meter", b'{"t": 5}')])
-        await plant.wait(lambda: device.register(0) == 5, "noise before a sound reply does no harm")
+        await gateway_plant.publish([("plant/meter", b'{"t": 5}')])
+        await gateway_plant.wait(lambda: device.register(0) == 5, "noise before a sound reply does no harm")
         await asyncio.sleep(0.5)
-        assert plant.outbox() == []
+        assert gateway_plant.outbox() == []
         assert device.history(0)[-1:] == [5]
-        assert plant.output.count("no answer") == complaints
+        assert gateway_plant.output.count("no answer") == complaints
 
 
-async def test_a_serial_adapter_that_is_plugged_in_after_the_start(plant: Plant, tmp_path: Path) -> None:
+async def test_a_serial_adapter_that_is_plugged_in_after_the_start(gateway_plant: Plant, tmp_path: Path) -> None:
     line = SerialLine(tmp_path)
     async with Peer(Transport.TCP) as neighbour:
-        plant.device("meter", tags=[tag("t", 0)], **serial(line))
-        plant.device("neighbour", neighbour.port, [tag("t", 0)])
-        await plant.start()
+        gateway_plant.device("meter", tags=[tag("t", 0)], **serial(line))
+        gateway_plant.device("neighbour", neighbour.port, [tag("t", 0)])
+        await gateway_plant.start()
         for number in range(1, 31):
-            await plant.publish([("plant/meter", b'{"t": %d}' % number), ("plant/neighbour", b'{"t": %d}' % number)])
-            await plant.wait(lambda number=number: neighbour.register(0) == number, "the neighbour is served", 1)
+            await gateway_plant.publish(
+                [("plant/meter", b'{"t": %d}' % number), ("plant/neighbour", b'{"t": %d}' % number)]
+            )
+            await gateway_plant.wait(
+                lambda number=number: neighbour.register(0) == number, "the neighbour is served", 1
+            )
             await asyncio.sleep(0.05)
-        await plant.wait(lambda: plant.outbox() == [30], "the latest value is on disk")
-        told = [text for text in plant.output.splitlines() if line.near in text]
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [30], "the latest value is on disk")
+        told = [text for text in gateway_plant.output.splitlines() if line.near in text]
         assert len(told) == 1, told
         assert "offline" in told[0]
         assert "No such file" in told[0]
         with line:
             async with Peer(Transport.SERIAL, serial_port=line.far) as device:
-                await plant.wait(lambda: device.register(0) == 30, "written when the adapter is there", 8)
-                await plant.wait(lambda: plant.outbox() == [], "the outbox is empty")
+                await gateway_plant.wait(lambda: device.register(0) == 30, "written when the adapter is there", 8)
+                await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
                 assert device.history(0) == [30]
