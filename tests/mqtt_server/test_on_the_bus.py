@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.brokers import Broker, start_mosquitto, start_nats, start_proxy
-from tests.support.bus_listener import listen
+from tests.support.bus_watch import BusWatch, watch_bus
 from tests.support.fake_owner import FakeOwner
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import ONLINE, Plant, build_plant, tag
@@ -62,6 +62,11 @@ def owner(plant: Plant, name: str = "field_server") -> Iterator[FakeOwner]:
         fake.close()
 
 
+def told(bus: BusWatch, tag_name: str) -> list[tuple[Any, str, int, str]]:
+    """What was said of a tag of the room, in order."""
+    return [(each.value, each.quality, each.time_ms, each.reason) for each in bus.of("room", tag_name)]
+
+
 def sensor(name: str, **more: Any) -> dict[str, Any]:
     source = {"protocol": "mqtt", "direction": "in", "address": {"path": name}, **more.pop("binding", {})}
     return {"name": name, "data_type": "float", "bindings": [source], **more}
@@ -93,27 +98,27 @@ async def test_a_sensor_is_a_tag_on_the_bus(tmp_path: Path, broker: Broker) -> N
         plant.store.create_device(
             {"name": "room", "network": {"mqtt": {"topic": "plant/room", "time": "at"}}, "tags": tags}
         )
-        with listen(broker.port) as bus:
+        with watch_bus(broker.port) as bus:
             await plant.start()
-            await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "the program is on the bus")
+            await plant.wait(lambda: bus.is_running("mqtt_server"), "the program is on the bus")
             at = 1_767_323_045_000
             messages = [{"t": 21.5, "h": 40, "p": 5}, {"t": 22, "h": 44, "p": 50}, {"t": "hot", "h": 50, "p": 5}]
             await plant.publish([("plant/room", json.dumps(m | {"at": at + n})) for n, m in enumerate(messages)])
-            await plant.wait(lambda: len(bus.data) == 8, "every change is told")
-            assert bus.samples("room", "t") == [
-                [21.5, "good", at],
-                [22, "good", at + 1],
-                [22, "bad", at + 2, {"reason": "config_error"}],
+            await plant.wait(lambda: len(bus.samples) == 8, "every change is told")
+            assert told(bus, "t") == [
+                (21.5, "good", at, ""),
+                (22, "good", at + 1, ""),
+                (22, "bad", at + 2, "config_error"),
             ]
-            assert bus.samples("room", "h") == [[40, "good", at], [50, "good", at + 2]]
-            assert bus.samples("room", "p")[1] == [10, "uncertain", at + 1, {"reason": "out_of_range"}]
-            await plant.wait(lambda: bus.states.get(("mqtt_server", "room"), {}).get("h", [0])[0] == 50, "the state")
-            assert bus.states["mqtt_server", "room"]["t"] == [22, "bad", at + 2, {"reason": "config_error"}]
-            assert bus.links["mqtt_server", "room"]["online"] is True
+            assert told(bus, "h") == [(40, "good", at, ""), (50, "good", at + 2, "")]
+            assert told(bus, "p")[1] == (10, "uncertain", at + 1, "out_of_range")
+            await plant.wait(lambda: bus.states.get("room", {}).get("h", [0])[0] == 50, "the state")
+            assert bus.kept["state/mqtt_server/room"]["t"] == [22, "bad", at + 2, {"reason": "config_error"}]
+            assert bus.online("room") == [True]
             await plant.publish(
                 [("plant/room", b"\xff{"), ("plant/room", json.dumps({"t": 1, "h": 50, "p": 5, "at": at + 9}))]
             )
-            await plant.wait(lambda: bus.last("room", "t") == (1, "good", ""), "a poison payload hides no good one")
+            await plant.wait(lambda: bus.said("room", "t") == (1, "good", ""), "a poison payload hides no good one")
 
 
 async def test_a_restart_and_a_deleted_device(plant: Plant) -> None:
@@ -124,40 +129,40 @@ async def test_a_restart_and_a_deleted_device(plant: Plant) -> None:
         )
         for name in ("one", "two")
     ]
-    with listen(plant.broker.port) as bus:
+    with watch_bus(plant.broker.port) as bus:
         gateway = await plant.start()
         await plant.publish([("plant/one", b'{"a": 1, "b": 2}'), ("plant/two", b'{"a": 3, "b": 4}')])
         await plant.wait(lambda: len(bus.states) == 2, "states")
         assert gateway.terminate() == 0
-        await plant.wait(lambda: bus.servers["mqtt_server"] == {"online": False}, "it said goodbye")
+        await plant.wait(lambda: bus.kept["server/mqtt_server"] == {"online": False}, "it said goodbye")
         plant.store.delete_device(made[1]["id"])
         await plant.start()
         await plant.publish([("plant/one", b'{"a": 5}')])
-        await plant.wait(lambda: bus.states["mqtt_server", "one"]["a"][0] == 5, "the state goes on")
-        await plant.wait(lambda: "b" in bus.states["mqtt_server", "one"], "with what is known of the other tag")
-        assert bus.states["mqtt_server", "one"]["b"][:2] == [2, "good"]
-        await plant.wait(lambda: ("mqtt_server", "two") not in bus.states, "the deleted device's is withdrawn")
+        await plant.wait(lambda: bus.states["one"]["a"][0] == 5, "the state goes on")
+        await plant.wait(lambda: "b" in bus.states["one"], "with what is known of the other tag")
+        assert bus.states["one"]["b"][:2] == [2, "good"]
+        await plant.wait(lambda: "two" not in bus.states, "the deleted device's is withdrawn")
 
 
 async def test_a_silent_sensor_is_stale(plant: Plant) -> None:
     network = {"mqtt": {"topic": "plant/room", "silent_after_s": 0.8}}
     plant.store.create_device({"name": "room", "network": network, "tags": [sensor("t")]})
-    with listen(plant.broker.port) as bus:
+    with watch_bus(plant.broker.port) as bus:
         await plant.start()
         await plant.publish([("plant/room", b'{"t": 1}')])
-        await plant.wait(lambda: bus.last("room", "t") == (1, "bad", "stale"), "stale after 0.8 s")
+        await plant.wait(lambda: bus.said("room", "t") == (1, "bad", "stale"), "stale after 0.8 s")
         await plant.wait(
-            lambda: bus.links["mqtt_server", "room"]["error"] == "silent for 0.8 s", "and the link says so"
+            lambda: bus.kept["link/mqtt_server/room"]["error"] == "silent for 0.8 s", "and the link says so"
         )
         await plant.publish([("plant/room", b'{"t": 1}')])
-        await plant.wait(lambda: bus.last("room", "t") == (1, "good", ""), "and good again")
+        await plant.wait(lambda: bus.said("room", "t") == (1, "good", ""), "and good again")
 
 
 async def test_a_simulated_tank_goes_to_mqtt_and_to_a_plc(tmp_path: Path, broker: Broker, device: FaultDevice) -> None:
     async with build_plant(tmp_path, broker) as plant:
         fed_device(plant, device.port, TO_MQTT, to_modbus())
         await plant.start()
-        with listen(broker.port, "device/+/out") as bus, field_server(plant):
+        with watch_bus(broker.port, "device/+/out") as bus, field_server(plant):
             await plant.wait(lambda: bus.others, "messages with the level")
             await plant.wait(lambda: device.registers[10], "registers with the level", 15)
             topic, document, _ = bus.others[0]
@@ -165,7 +170,7 @@ async def test_a_simulated_tank_goes_to_mqtt_and_to_a_plc(tmp_path: Path, broker
             assert document.keys() == {"tank"}
             assert 0 <= document["tank"]["level"] <= 100
             await plant.wait(
-                lambda: abs(device.registers[10] / 10 - bus.last("tank", "level", "field_server")[0]) <= 1.5,  # type: ignore[index]
+                lambda: abs(device.registers[10] / 10 - bus.said("tank", "level")[0]) <= 1.5,  # type: ignore[index]
                 "the registers follow",
             )
 
@@ -180,14 +185,14 @@ async def test_a_polled_plc_goes_to_mqtt_and_on_to_another_plc(plant: Plant, dev
         plant.device("other", other.port, [tag("t", 8, path="tank.level")], mqtt={"topic": "site/+"})
         # One that would write what the first is polled from: its value is sent no more.
         loop = plant.device("loop", device.port, [tag("t", 3, path="tank.level")], mqtt={"topic": "site/plc"})
-        with listen(plant.broker.port, "site/#") as bus, field_server(plant):
+        with watch_bus(plant.broker.port, "site/#") as bus, field_server(plant):
             await plant.start()
             await plant.wait(
                 lambda: "plc@level: its value on site/plc would come back" in plant.output, "the loop is told"
             )
-            await plant.wait(lambda: bus.last("plc", "level", "field_server") == (77, "good", ""), "the tag is read")
+            await plant.wait(lambda: bus.said("plc", "level") == (77, "good", ""), "the tag is read")
             assert [reject["code"] for reject in plant.rejects()] == ["bad_config"]
-            await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "the gateway hears it")
+            await plant.wait(lambda: bus.is_running("mqtt_server"), "the gateway hears it")
             await asyncio.sleep(1.0)
             assert not bus.others
             plant.store.delete_device(loop["id"])
@@ -197,7 +202,7 @@ async def test_a_polled_plc_goes_to_mqtt_and_on_to_another_plc(plant: Plant, dev
             await plant.wait(lambda: other.registers[8] == 78, "also in the other PLC")
             device.registers[3] = 79
             await plant.wait(lambda: other.registers[8] == 79, "again")
-    with listen(plant.broker.port, "site/#") as later:
+    with watch_bus(plant.broker.port, "site/#") as later:
         await plant.wait(lambda: later.others == [("site/plc", {"tank": {"level": 79}}, True)], "retained")
 
 
@@ -251,28 +256,24 @@ async def test_a_setpoint_is_sent_to_its_device(tmp_path: Path, broker: Broker, 
             {"name": "valve", "network": {"mqtt": {"topic": "plant/valve"}, "modbus": modbus}, "tags": tags}
         )
         await plant.start()
-        with listen(broker.port, "device/#") as bus:
-            await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "on the bus")
+        with watch_bus(broker.port, "device/#") as bus:
+            await plant.wait(lambda: bus.is_running("mqtt_server"), "on the bus")
             soon_ms = time.time_ns() // 1_000_000 + 10_000
-            asked = {"by": "me", "expires_ms": soon_ms}
-            bus.publish("tagwire/set/valve", {"id": "one", "tag": "target", "value": 20, **asked})
-            await plant.wait(lambda: bus.feedback and bus.feedback[-1]["final"], "the command ends")
-            assert bus.feedback[-1]["reason"] == ""
-            assert [each["state"] for each in bus.feedback] == ["accepted", "sent", "acknowledged"]
+            one = bus.set("valve", "target", 20, expires_ms=soon_ms)
+            await plant.wait(lambda: bus.final(one), "the command ends")
+            assert bus.final(one)["reason"] == ""  # type: ignore[index]
+            assert bus.steps(one) == ["accepted", "sent", "acknowledged"]
             assert bus.others[0][1] == {"set": {"level": 40}}
-            await plant.wait(lambda: bus.last("valve", "target") == (20, "good", ""), "it is a sample")
+            await plant.wait(lambda: bus.said("valve", "target") == (20, "good", ""), "it is a sample")
             await plant.wait(lambda: device.registers[4] == 20, "and goes to the tag's other places")
-            bus.feedback.clear()
-            values = {"target": 10, "mode": "eco"}
-            bus.publish("tagwire/set/valve", {"id": "two", "values": values, **asked})
-            await plant.wait(lambda: bus.feedback and bus.feedback[-1]["final"], "the group ends")
+            two = bus.set("valve", values={"target": 10, "mode": "eco"}, expires_ms=soon_ms)
+            await plant.wait(lambda: bus.final(two), "the group ends")
             assert bus.others[-1][1] == {"set": {"level": 20}, "mode": "eco"}
             for tag_name, value, reason in (("target", 51, "limit"), ("t", 5, "read only"), ("mode", 5, "text")):
-                bus.feedback.clear()
-                bus.publish("tagwire/set/valve", {"id": f"no{tag_name}", "tag": tag_name, "value": value, **asked})
-                await plant.wait(lambda: bus.feedback, "refused")
-                assert bus.feedback[0]["state"] == "failed"
-                assert reason in bus.feedback[0]["reason"]
+                no = bus.set("valve", tag_name, value, expires_ms=soon_ms)
+                await plant.wait(lambda no=no: bus.feedback[no], "refused")  # type: ignore[misc]
+                assert bus.feedback[no][0]["state"] == "failed"
+                assert reason in bus.feedback[no][0]["reason"]
             assert len(bus.others) == 2
 
 
@@ -281,19 +282,20 @@ async def test_samples_survive_a_broker_that_is_killed_again_and_again(plant: Pl
     count, kills = 2000, 3
     plant.store.create_device({"name": "m", "network": {"mqtt": {"topic": "plant/m"}}, "tags": [sensor("seq")]})
     assert isinstance(plant.broker, Broker)
-    with listen(plant.broker.port) as bus:
+    # With a session, and back before anything new is said: else what is lost may be what it did not hear itself.
+    with watch_bus(plant.broker.port, session=True) as bus:
         await plant.start()
         for number in range(kills):
             share = range(number * count // kills + 1, (number + 1) * count // kills + 1)
             await plant.publish([("plant/m", b'{"seq": %d}' % value) for value in share])
             await asyncio.sleep(0.5)
+            connections = bus.connections
             plant.broker.restart()
             await plant.wait(lambda n=number: plant.output.count("-bus)") >= n + 2, "the bus is back", 20)  # type: ignore[misc]
             await plant.wait(lambda n=number: plant.output.count("mqtt_server)") >= n + 2, "the link is back", 20)  # type: ignore[misc]
-        await plant.wait(
-            lambda: bus.last("m", "seq") is not None and bus.last("m", "seq")[0] == count, "the last one", 20
-        )  # type: ignore[index]
-        first_seen: dict[int, None] = dict.fromkeys(int(row[0]) for row in bus.samples("m", "seq"))
+            await plant.wait(lambda n=connections: bus.connections > n, "the listener is back", 20)  # type: ignore[misc]
+        await plant.wait(lambda: bus.value("m", "seq") == count, "the last one", 20)
+        first_seen = dict.fromkeys(int(each.value) for each in bus.of("m", "seq"))
         assert list(first_seen) == list(range(1, count + 1))
 
 
@@ -323,14 +325,14 @@ async def test_the_bus_comes_with_a_broker_that_comes_late(tmp_path: Path) -> No
             await plant.start(online=False)
             await asyncio.sleep(6.5)
             lines = plant.output.count("\n")
-            with start_mosquitto(tmp_path / "broker", port=port) as broker, listen(broker.port) as bus:
-                await plant.wait(lambda: bus.servers.get("mqtt_server", {}).get("online"), "the bus is there", 8)
-                await plant.wait(lambda: bus.last("m", "t") == (None, "bad", "not_connected"), "nothing was heard", 8)
+            with start_mosquitto(tmp_path / "broker", port=port) as broker, watch_bus(broker.port) as bus:
+                await plant.wait(lambda: bus.is_running("mqtt_server"), "the bus is there", 8)
+                await plant.wait(lambda: bus.said("m", "t") == (None, "bad", "not_connected"), "nothing was heard", 8)
                 plant.broker = broker
                 await plant.wait(lambda: ONLINE.search(plant.output), "the devices' topics too", 8)
                 await plant.publish([("plant/m", b'{"t": 1}')])
-                await plant.wait(lambda: bus.last("m", "t") == (1, "good", ""), "good")
-                assert bus.links["mqtt_server", "m"]["online"] is True
+                await plant.wait(lambda: bus.said("m", "t") == (1, "good", ""), "good")
+                assert bus.kept["link/mqtt_server/m"]["online"] is True
             assert lines <= 8
 
 

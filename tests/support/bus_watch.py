@@ -16,7 +16,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 KINDS = ("data", "state", "link", "plan", "server", "feedback")
-PASSING = {"accepted", "sent", "acknowledged"}
+RETAINED = {"state", "link", "plan", "server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,25 @@ class Heard:
 class BusWatch:
     """Listens to everything under `root`. Filled by paho's thread; lists only grow, so they can be read at any time."""
 
-    def __init__(self, port: int, root: str = "tagwire", *, session: bool = False) -> None:
-        """`session`: a persistent one, which misses nothing while the broker is away or restarted."""
+    def __init__(self, port: int, *others: str, root: str = "tagwire", session: bool = False) -> None:
+        """`others`: filters of topics that are not of the bus, kept in `others` as (topic, document, whether it was retained).
+
+        `session`: a persistent one, which misses nothing while the broker is away or restarted.
+        """
         self.root = root
         self._port = port
         self.samples: list[Heard] = []
-        self.states: dict[str, dict[str, list[Any]]] = {}
+        self.kept: dict[str, Any] = {}
+        """The newest document of each topic that is retained; topics below the root, those that were emptied are left out."""
         self.links: list[tuple[float, str, bool, str | None]] = []
-        self.plans: dict[str, dict[str, Any]] = {}
         self.servers: list[tuple[float, str, bool]] = []
         self.feedback: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.others: list[tuple[str, Any, bool]] = []
         self.emptied: list[str] = []
         self.faults: list[str] = []
+        self.connections = 0
+        """On how many connections it has subscribed."""
+        self._filters = [(f"{root}/{kind}/#", 1) for kind in KINDS] + [(each, 1) for each in others]
         self._ids = 0
         self._subscribed = threading.Event()
         more = {"client_id": f"watch-{id(self)}", "clean_session": False} if session else {}
@@ -56,7 +63,7 @@ class BusWatch:
         self._client.reconnect_delay_set(1, 1)
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._on_connect
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
@@ -84,6 +91,28 @@ class BusWatch:
         """The newest quality of a tag."""
         heard = self.last(device, tag)
         return None if heard is None else heard.quality
+
+    @property
+    def states(self) -> dict[str, dict[str, list[Any]]]:
+        """The last state of each device."""
+        return self._kept("state")
+
+    @property
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """The last plan of each device."""
+        return self._kept("plan")
+
+    def _kept(self, kind: str) -> dict[str, Any]:
+        return {topic.split("/")[2]: kept for topic, kept in list(self.kept.items()) if topic.startswith(f"{kind}/")}
+
+    def is_running(self, owner: str) -> bool:
+        """Whether a program says that it is there."""
+        return bool(self.kept.get(f"server/{owner}", {}).get("online"))
+
+    def said(self, device: str, tag: str) -> tuple[Any, str, str] | None:
+        """The newest value of a tag with its quality and the reason."""
+        heard = self.last(device, tag)
+        return None if heard is None else (heard.value, heard.quality, heard.reason)
 
     def online(self, device: str) -> list[bool]:
         """What was said of the link of a device, each change once."""
@@ -125,7 +154,11 @@ class BusWatch:
         return next((each for each in list(self.feedback[command_id]) if each["final"]), None)
 
     def _on_connect(self, client: Client, *_: object) -> None:
-        client.subscribe([(f"{self.root}/{kind}/#", 1) for kind in KINDS])
+        client.subscribe(self._filters)
+
+    def _on_subscribe(self, *_: object) -> None:
+        self.connections += 1
+        self._subscribed.set()
 
     def _on_message(self, client: Client, userdata: object, message: MQTTMessage) -> None:
         try:
@@ -134,24 +167,26 @@ class BusWatch:
             self.faults.append(f"{message.topic}: {error!r}: {message.payload[:200]!r}")
 
     def _take(self, message: MQTTMessage, at_s: float) -> None:
-        kind, *names = message.topic.removeprefix(f"{self.root}/").split("/")
-        name = names[-1]
-        if not message.payload:
-            self.emptied.append(message.topic)
-            {"state": self.states, "plan": self.plans}.get(kind, {}).pop(name, None)
+        document = json.loads(message.payload) if message.payload else None
+        if not message.topic.startswith(f"{self.root}/"):
+            self.others.append((message.topic, document, message.retain))
             return
-        document = json.loads(message.payload)
+        topic = message.topic.removeprefix(f"{self.root}/")
+        kind, *names = topic.split("/")
+        name = names[-1]
+        if document is None:
+            self.emptied.append(message.topic)
+            self.kept.pop(topic, None)
+            return
+        if kind in RETAINED:
+            self.kept[topic] = document
         if kind == "data":
             for tag, value, quality, time_ms, *more in document:
                 extra = more[0] if more else {}
                 reason, late = extra.get("reason", ""), extra.get("late", False)
                 self.samples.append(Heard(at_s, names[0], name, tag, value, quality, time_ms, reason, late))
-        elif kind == "state":
-            self.states[name] = document
         elif kind == "link":
             self.links.append((at_s, name, document["online"], document["error"]))
-        elif kind == "plan":
-            self.plans[name] = document
         elif kind == "server":
             self.servers.append((at_s, name, document["online"]))
         elif kind == "feedback":
@@ -164,9 +199,9 @@ def now_ms() -> int:
 
 
 @contextmanager
-def watch_bus(port: int, root: str = "tagwire", *, session: bool = False) -> Iterator[BusWatch]:
+def watch_bus(port: int, *others: str, root: str = "tagwire", session: bool = False) -> Iterator[BusWatch]:
     """A watch until the block ends."""
-    watch = BusWatch(port, root, session=session)
+    watch = BusWatch(port, *others, root=root, session=session)
     try:
         yield watch
     finally:

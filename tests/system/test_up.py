@@ -10,12 +10,12 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.bus_listener import BusListener
+from tests.support.bus_watch import watch_bus
 from tests.support.certificates import Authority
 from tests.support.processes import CHECKOUT, Process, accepts, clean_environment, free_port, start, wait_until
 from tests.support.programs import need
@@ -221,10 +221,10 @@ def test_a_broker_of_the_operators_own_is_used(tmp_path: Path) -> None:
 
 def messages_per_s(port: int, topics: str, duration_s: float) -> dict[str, float]:
     """How often something is published under each topic."""
-    with closing(BusListener(port, topics)) as listener:
+    with watch_bus(port, topics) as watch:
         since = time.monotonic()
         time.sleep(duration_s)
-        heard, took_s = list(listener.others), time.monotonic() - since
+        heard, took_s = list(watch.others), time.monotonic() - since
     return {topic: number / took_s for topic, number in Counter(topic for topic, *_ in heard).items()}
 
 
