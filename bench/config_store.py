@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from bench.table import Row, at_most
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
 from storage.engine import open_engine
@@ -20,7 +21,7 @@ from storage.models import Binding, Tag
 MIB = 2**20
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
+def run(quick: bool) -> list[Row]:
     """Rows {"figure", "ours", "peers", "unit", "target", "met"}; `quick` takes a tenth of the tags."""
     bulk, devices, per_device = (1_000, 20, 500) if quick else (10_000, 100, 1_000)
     with tempfile.TemporaryDirectory() as folder:
@@ -29,8 +30,8 @@ def run(quick: bool) -> list[dict[str, Any]]:
         store, reader = ConfigStore(engine), ConfigReader(engine)
         device_id = _device(store, "bulk")
         seconds = _timed(lambda: store.create_tags_bulk(_tags(bulk), device_id=device_id))
-        by_row = _timed(lambda: _by_row(engine, _device(store, "rows"), bulk))
-        result = [_row(f"{bulk} tags with 2 bindings created", seconds, "s", 2.0, {"ORM, one by one": by_row})]
+        by_row = _timed(lambda: _byat_most(engine, _device(store, "rows"), bulk))
+        result = [at_most(f"{bulk} tags with 2 bindings created", seconds, "s", 2.0, {"ORM, one by one": by_row})]
         for number in range(devices):
             store.create_tags_bulk(_tags(per_device), device_id=_device(store, f"d{number}"))
         total = store.list_tags(page_size=1)[1]
@@ -43,28 +44,17 @@ def run(quick: bool) -> list[dict[str, Any]]:
         ]
         slow = sorted(times)[int(len(times) * 0.95)]
         orm = _timed(lambda: _orm_page(engine))
-        result.append(_row(f"page of 100 out of {total} tags, p95", slow * 1e3, "ms", 8.0, {"ORM": orm * 1e3}))
+        result.append(at_most(f"page of 100 out of {total} tags, p95", slow * 1e3, "ms", 8.0, {"ORM": orm * 1e3}))
         seconds = _timed(reader.load_devices)
-        result.append(_row(f"load of {total} tags, {2 * total} bindings", seconds, "s", 2.0, {}))
+        result.append(at_most(f"load of {total} tags, {2 * total} bindings", seconds, "s", 2.0, {}))
         tracemalloc.start()
         loaded = reader.load_devices()
         kept, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        result.append(_row(f"memory of {sum(len(each.tags) for each in loaded)} tags", kept / MIB, "MiB", 150.0, {}))
-        result.append(_row("the same at its peak", peak / MIB, "MiB", 200.0, {}))
+        result.append(at_most(f"memory of {sum(len(each.tags) for each in loaded)} tags", kept / MIB, "MiB", 150.0, {}))
+        result.append(at_most("the same at its peak", peak / MIB, "MiB", 200.0, {}))
         engine.dispose()
     return result
-
-
-def _row(figure: str, ours: float, unit: str, target: float, peers: dict[str, float]) -> dict[str, Any]:
-    return {
-        "figure": figure,
-        "ours": round(ours, 3),
-        "peers": {name: round(value, 3) for name, value in peers.items()},
-        "unit": unit,
-        "target": f"<= {target:g} {unit}",
-        "met": ours <= target,
-    }
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -91,7 +81,7 @@ def _tags(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _by_row(engine: Any, device_id: int, count: int) -> None:
+def _byat_most(engine: Any, device_id: int, count: int) -> None:
     """The usual way: an object and a flush for each row, to know its id."""
     with Session(engine) as session:
         for document in _tags(count):

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from bench.table import Row
 from mqtt_server.__main__ import GC_THRESHOLD
 from scada.mapping import compile_device
 from storage.config_reader import ConfigReader
@@ -32,7 +32,6 @@ from tests.support.processes import Process, clean_environment, free_port
 
 DEVICES = 20
 WINDOW = 1000
-Row = dict[str, Any]
 
 
 class Bench:

@@ -17,15 +17,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
+from bench.table import Row
 from tests.support.processes import clean_environment, free_port, start, start_program
 
 PEERS = Path(__file__).with_name("peers")
 OURS = "tagwire"
 FACTORS = {"pymodbus": 3.0, "libmodbus": 1.0}
 MANY = 1000
-Row = dict[str, Any]
 
 
 def run(quick: bool) -> list[Row]:

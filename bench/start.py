@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from bench.table import Row
 from tests.support.processes import clean_environment, free_port, start
 
 LIMIT_S = 3.0
@@ -18,7 +18,7 @@ _READ_ONE_REGISTER = bytes.fromhex("000100000006010300000001")
 _CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05bench"
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
+def run(quick: bool) -> list[Row]:
     """Starts on a database that is there already; the best of three, since it shares the machine with whatever else runs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,12 +1,30 @@
-"""The benchmarks' results for people: a table on the terminal, and one in Markdown.
-
-A row: {"figure", "ours", "peers": {name: value}, "unit", "target", "met"}.
-"""
+"""The benchmarks' results: rows, and two tables of them for people, on the terminal and in Markdown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-Row = dict[str, Any]
+
+class Row(TypedDict):
+    """One figure: what we reach, what others reach in the same run, and what must be reached, in words."""
+
+    figure: str
+    ours: float
+    peers: dict[str, float]
+    unit: str
+    target: str
+    met: bool
+
+
+def at_most(figure: str, ours: float, unit: str, limit: float, peers: dict[str, float]) -> Row:
+    """The row of a figure that must not exceed `limit`."""
+    return {
+        "figure": figure,
+        "ours": round(ours, 3),
+        "peers": {name: round(value, 3) for name, value in peers.items()},
+        "unit": unit,
+        "target": f"<= {limit:g} {unit}",
+        "met": ours <= limit,
+    }
 
 
 def number(value: float) -> str:
