@@ -21,7 +21,7 @@ from scada.errors import LinkError
 from scada.topics import BusTopics
 from scada.values import Quality, Reason, Sample
 from storage.bus_buffer import BusBuffer
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, start_proxy
 from tests.support.scripted_broker import ScriptedBroker
 
 TOPICS = BusTopics("plant/bus")
@@ -117,6 +117,24 @@ async def test_a_newcomer_gets_state_link_and_plan_and_nothing_of_what_was_forgo
             assert abs(report.since_ms - time.time() * 1000) < 60_000
             writer.plan("boiler", None)
             await eventually(lambda: listener.seen[base.format("plan")][-1][0] == b"")
+
+
+@pytest.mark.parametrize("broker", BROKERS, indirect=True)
+async def test_a_listener_that_was_away_hears_what_was_retained_meanwhile(broker: Broker) -> None:
+    """Its session was resumed and holds nothing for a subscription of QoS 0: a link that broke meanwhile stayed online."""
+    with start_proxy(broker.port) as proxy:
+        async with running(proxy.port, "reader") as reader, running(broker.port, "field_server") as writer:
+            told: list[bool] = []
+            reader.subscribe(
+                [TOPICS.link("+", "+")], lambda _t, payload, *_: told.append(decode_link(payload).online), 0
+            )
+            writer.link("boiler", True, None)
+            await eventually(lambda: told == [True])
+            proxy.drop()
+            writer.link("boiler", False, "gone")
+            await eventually(lambda: not reader.online)
+            await eventually(lambda: reader.online)
+            await eventually(lambda: told == [True, False])
 
 
 async def test_a_link_that_did_not_change_is_not_told_again(broker: Broker) -> None:
