@@ -46,7 +46,7 @@ class Subscriptions:
         if not session_present:
             self._held.clear()
             self._unwanted.clear()
-        # With QoS 0 a resumed session has kept nothing of what was sent meanwhile: asked anew, the broker repeats what is retained.
+        # A resumed session has kept nothing for QoS 0 meanwhile. Asked anew, the broker repeats what is retained.
         self._held.difference_update(each for each, qos in self._wanted.items() if qos == 0)
         for batch in self._subscribing.values():
             self._held.difference_update(batch)
