@@ -33,7 +33,7 @@ def main() -> int:
     live: Live = app.extensions[EXTENSION]
     live.start()
     limits = Limits(body=settings.body_limit, threads=settings.threads)
-    serve(app, sock, limits, refusal_counter(app), ending=live.commands.let_go, ended=live.close)
+    serve(app, sock, limits, refusal_counter(app), ending=live.waiters.let_go, ended=live.close)
     return 0
 
 

@@ -8,7 +8,7 @@ import werkzeug.exceptions
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 
-from flask_app import errors, live, metrics, pages
+from flask_app import errors, live, metrics, pages, waits
 from flask_app.database import Database
 from flask_app.documentation import Documentation
 from flask_app.flask_command import port_faults, warn_of_port
@@ -18,7 +18,7 @@ from flask_app.settings import Settings
 from links.environment import exit_on_config_error
 from scada.errors import ConfigError, Fault, LinkError, NotFound
 from scada.topics import BusTopics
-from storage.engine import INSTANCE_FOLDER
+from storage.location import INSTANCE_FOLDER
 
 _log = logging.getLogger(__name__)
 # What the API gives; whoever accepts none of it gets 406.
@@ -81,6 +81,7 @@ def _build(settings: Settings, *, is_served_by_flask: bool = False) -> Flask:
         on_request=is_served_by_flask,
     )
     _guard(app, settings)
+    waits.register(app)
     Documentation(app).serve()
     app.register_blueprint(pages.blueprint())
     try:

@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
+from flask_app.parking import BEGUN, PARKS, RESUMES, Parked
 from flask_app.problems import problem_bytes
 from flask_app.turns import CLAIM, PATIENCE_S, Gone, Message, Receive, Refused, Turns, disconnected
 
@@ -46,8 +48,8 @@ class Limits:
     """What requests may take. `body` is the longest body in bytes for a path; the other sizes are bytes too.
 
     `changes` of the `waiting` requests may be ones that change something: while the database is locked they all wait, for
-    up to `patience_s`, and others must still be let in. Requests to the paths `asking` wait for a device, those to `commanding`
-    and to paths that end with /commands for the verdict on a command.
+    up to `patience_s`, and others must still be let in. Requests to the paths `asking` wait for a device in their thread; those
+    to `commanding` and to paths that end with /commands wait for a verdict without one, and do not count as `waiting` then.
     """
 
     body: Callable[[str], int]
@@ -118,7 +120,19 @@ class WsgiBridge:
                         raise _Refused(503, "too many bodies are being received")
                     body.write(chunk)
             body.seek(0)
-            status, headers, chunks = await self._run(scope, body, receive)
+            request = environ(scope, body)
+            begun = time.perf_counter()
+            reply = await self._run(scope, request, receive)
+            if isinstance(reply, Parked):
+                # The view has read its body, and does not come to it again.
+                self._buffered -= taken
+                taken = 0
+                body.close()
+                await _wait(reply, receive)
+                request |= {RESUMES: reply.finish, BEGUN: begun}
+                reply = await self._run(scope, request, receive)
+                assert not isinstance(reply, Parked)
+            status, headers, chunks = reply
         except Gone:
             return
         except TimeoutError:
@@ -161,12 +175,12 @@ class WsgiBridge:
         if self._running >= self._limits.waiting:
             raise _Refused(503, f"{self._running} requests are waiting")
 
-    async def _run(self, scope: Message, body: IO[bytes], receive: Receive) -> Reply:
+    async def _run(self, scope: Message, request: dict[str, Any], receive: Receive) -> Reply | Parked:
         loop = asyncio.get_running_loop()
-        request = environ(scope, body)
         self._running += 1
         try:
             if (pool := self._pool(scope)) is not None:
+                request[PARKS] = pool is self._commanders
                 return await loop.run_in_executor(pool, self._counted, request)
             gone = asyncio.ensure_future(disconnected(receive))
             try:
@@ -191,11 +205,13 @@ class WsgiBridge:
             return self._commanders
         return None
 
-    def _counted(self, request: dict[str, Any]) -> Reply:
+    def _counted(self, request: dict[str, Any]) -> Reply | Parked:
         with self._ended:
             self._answering += 1
         try:
             return self._answer(request)
+        except Parked as parked:
+            return parked
         finally:
             with self._ended:
                 self._answering -= 1
@@ -227,6 +243,20 @@ class WsgiBridge:
         if status == 503:
             headers.append((b"retry-after", b"1"))
         return status, headers, [body]
+
+
+async def _wait(parked: Parked, receive: Receive) -> None:
+    """Until there is what a parked request waits for, or its time is up; raises Gone when the client is."""
+    gone = asyncio.ensure_future(disconnected(receive))
+    try:
+        left_s = max(0.0, parked.until_s - time.monotonic())
+        waiting = {asyncio.wrap_future(parked.waiter.woken), gone}
+        await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            raise Gone
+    finally:
+        gone.cancel()
+        parked.leave()
 
 
 async def _throw_away(receive: Receive) -> None:

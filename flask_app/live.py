@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,13 +21,13 @@ from flask_app.database import Stores
 from flask_app.live_commands import LiveCommands, Watch
 from flask_app.live_counters import LiveCounters
 from flask_app.live_values import LiveValues
-from flask_app.places import Places
+from flask_app.waiters import Waiters
 from links.bus import Bus
 from links.environment import MqttSettings
 from links.loop import new_event_loop
 from links.threads import call_in_thread
 from scada.command_messages import decode_feedback, encode_call, encode_feedback, encode_set
-from scada.commands import Call, Command, Step
+from scada.commands import Call, Command, CommandState, Step
 from scada.errors import LinkError
 from scada.topics import BusTopics
 from scada.values import BadValue
@@ -40,12 +40,17 @@ EXTENSION = "tagwire_live"
 SEND_TIMEOUT_S = 5.0
 GRACE_S = 1.0
 """An owner ends its commands in time itself; its last word gets this much longer."""
+SHOWN_S = 0.25
+"""What a command has set is told as a value too, on another topic: so long its end waits for that."""
 FIRST_CONNECT_S = 2.0
 """A request that comes right after the start waits this long for the broker."""
+_SET = frozenset({CommandState.ACKNOWLEDGED, CommandState.VERIFIED})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLOSE_S = 4.0
 # The bus counts as online when its first heartbeat is back, which may be a moment after our own server message.
 _HEARTBEAT_S = 0.1
+# A loop's timer may come a moment early.
+_LOOK_AGAIN_S = 0.01
 # These change nothing in the configuration.
 _ELSEWHERE = frozenset({"commands", "registers"})
 
@@ -58,7 +63,7 @@ class Live:
         self.commands = LiveCommands()
         self.counters = LiveCounters(topics)
         self._ends = CommandEnds(self.commands, self.command_log)
-        self.places = Places()
+        self.waiters = Waiters()
         self._mqtt = mqtt
         self._topics = topics
         self._open_stores = open_stores
@@ -120,6 +125,18 @@ class Live:
             self.commands.forget(watch)
             raise
         return watch
+
+    def is_over(self, watch: Watch) -> bool:
+        """Whether a command has ended, and what it set stands among the values; or did not come for SHOWN_S."""
+        if watch.ended_s is None:
+            return False
+        last = next((step for step in watch.steps if step.final), None)
+        if last is None or last.state not in _SET or time.monotonic() - watch.ended_s >= SHOWN_S:
+            return True
+        # What was measured before the value was sent is the old one.
+        sent_ms = next((step.time_ms for step in watch.steps if step.state is CommandState.SENT), last.time_ms)
+        values = last.value if isinstance(last.value, Mapping) else {last.tag or "": last.value}
+        return self.values.shows(last.device, values, sent_ms)
 
     def revision_changed(self) -> None:
         """The configuration was changed: tell the others. Best effort, in the background."""
@@ -188,6 +205,7 @@ class Live:
             assert self._loop is not None
             self._loop.call_later(_HEARTBEAT_S, self._heard.set)
         self.values.take(topic, payload)
+        self.waiters.look(topic.rpartition("/")[2])
 
     def _on_heartbeat(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         if not retained:
@@ -200,7 +218,7 @@ class Live:
             log.warning("bus: feedback on %s that says nothing: %s", topic[:200], error)
             return
         if not retained:
-            self.commands.take(step)
+            self._take(step)
 
     async def _end_overdue(self, overdue: "asyncio.Queue[Watch]") -> None:
         """Give commands whose time is over, and whose owner said no last word, a last step."""
@@ -213,11 +231,18 @@ class Live:
             await call_in_thread(partial(self._ends.overdue, watches, ends), "ends of commands")
             for step in ends:
                 log.warning("command %s for %s: %s", step.id, step.device, step.reason)
-                self.commands.take(step)
+                self._take(step)
                 try:
                     await self._tell(step)
                 except LinkError as error:
                     log.warning("the end of command %s could not be told: %s", step.id, error)
+
+    def _take(self, step: Step) -> None:
+        assert self._loop is not None
+        self.commands.take(step)
+        self.waiters.look(step.device)
+        if step.final:
+            self._loop.call_later(SHOWN_S + _LOOK_AGAIN_S, self.waiters.look, step.device)
 
     async def _tell(self, step: Step) -> None:
         assert self._bus is not None

@@ -5,14 +5,16 @@ Messages are kept as they came and taken apart when somebody asks: most are neve
 
 import logging
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scada.bus_messages import LinkReport, decode_data, decode_link, decode_state
 from scada.payload import decode_payload
 from scada.topics import BusTopics
-from scada.values import BadValue, Sample
+from scada.values import BadValue, Quality, Sample, Value
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,8 @@ MAX_DEVICES = 20_000
 """Devices (of one owner each) that are remembered; beyond it the one that was silent longest is forgotten."""
 MAX_BYTES = 256 * 1024 * 1024
 MAX_OWNERS = 1_000
+DOUBT_S = 3.0
+"""A state that was overtaken on the way is followed by the next one within a second."""
 _MAX_PENDING = 64
 """Data messages that wait to be taken apart; they all go when the next state comes, within a second of a change."""
 
@@ -33,57 +37,96 @@ class OwnedLink:
 
 
 class _Device:
-    """What one owner said about one device."""
+    """What one owner said about one device.
 
-    __slots__ = ("link", "pending", "plan", "samples", "size", "state")
+    State and data come over two subscriptions, and what crosses on the way, or comes twice, may be older than what was seen:
+    such a sample is doubted, and believed when nothing newer came within DOUBT_S (the owner's clock was set back).
+    """
+
+    __slots__ = ("_doubts", "_samples", "_state_s", "_unread", "link", "pending", "plan", "size", "state")
 
     def __init__(self) -> None:
         self.state = b""
-        self.pending: list[bytes] = []
-        self.samples: dict[str, Sample] | None = None
+        self.pending: list[tuple[float, bytes]] = []
         self.link = b""
         self.plan = b""
         self.size = 0
+        self._samples: dict[str, Sample] = {}
+        self._doubts: dict[str, tuple[float, Sample]] = {}
+        self._unread = False
+        self._state_s = 0.0
 
     @property
     def is_empty(self) -> bool:
-        return not (self.state or self.pending or self.samples or self.link or self.plan)
+        return not (self.state or self.pending or self._samples or self.link or self.plan)
 
     def weigh(self) -> int:
         """Its size has changed by so many bytes."""
-        size = len(self.state) + len(self.link) + len(self.plan) + sum(len(each) for each in self.pending)
+        size = len(self.state) + len(self.link) + len(self.plan) + sum(len(each) for _, each in self.pending)
         before, self.size = self.size, size
         return size - before
 
-    def current(self) -> dict[str, Sample]:
-        if self.samples is None:
-            self.samples = {}
-            if self.state:
-                self._take(decode_state, self.state)
-        for payload in self.pending:
-            self._take(decode_data, payload)
+    def replace(self, state: bytes, clock_s: float) -> None:
+        """A state came: what came before it and was not looked at is not needed any more."""
+        self.state, self._state_s, self._unread = state, clock_s, bool(state)
         self.pending.clear()
-        return self.samples
+        if not state:
+            self._samples.clear()
+            self._doubts.clear()
 
-    def _take(self, decode: Any, payload: bytes) -> None:
-        assert self.samples is not None
-        try:
-            samples, _ = decode(payload)
-        except BadValue as error:
-            log.warning("bus: a message that says nothing: %s", error)
-            return
+    def current(self, clock_s: float) -> dict[str, Sample]:
+        if self._unread:
+            self._unread = False
+            self._take_state(_decoded(decode_state, self.state))
+        for came_s, payload in self.pending:
+            for sample in _decoded(decode_data, payload):
+                self._take(sample, came_s)
+        self.pending.clear()
+        for tag, (came_s, sample) in list(self._doubts.items()):
+            if clock_s - came_s >= DOUBT_S:
+                self._samples[tag] = sample
+                del self._doubts[tag]
+        return self._samples
+
+    def _take_state(self, samples: list[Sample]) -> None:
+        """It has every tag of the device, but those that are newer than all of it."""
+        newest = max((sample.time_ms for sample in samples), default=0)
+        told = {sample.tag for sample in samples}
+        for tag in [tag for tag, known in self._samples.items() if tag not in told and known.time_ms <= newest]:
+            del self._samples[tag]
+            self._doubts.pop(tag, None)
         for sample in samples:
-            old = self.samples.get(sample.tag)
-            # What comes late may be older than what is known; everything else came in order, whatever the clocks say.
-            if not sample.late or old is None or sample.time_ms >= old.time_ms:
-                self.samples[sample.tag] = sample
+            self._take(sample, self._state_s)
+
+    def _take(self, sample: Sample, came_s: float) -> None:
+        known = self._samples.get(sample.tag)
+        if known is None or sample.time_ms >= known.time_ms:
+            self._samples[sample.tag] = sample
+            self._doubts.pop(sample.tag, None)
+        elif not sample.late:
+            self._doubts[sample.tag] = came_s, sample
+
+
+def _decoded(decode: Callable[[bytes], tuple[list[Sample], list[str]]], payload: bytes) -> list[Sample]:
+    try:
+        return decode(payload)[0]
+    except BadValue as error:
+        log.warning("bus: a message that says nothing: %s", error)
+        return []
 
 
 class LiveValues:
     """Filled by the bus in its thread, read by requests in theirs."""
 
-    def __init__(self, topics: BusTopics, max_devices: int = MAX_DEVICES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        topics: BusTopics,
+        max_devices: int = MAX_DEVICES,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._topics = topics
+        self._clock = clock
         self._max_devices = max_devices
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -107,7 +150,20 @@ class LiveValues:
         """The last samples of a device: by owner, then by tag."""
         with self._lock:
             owners = sorted(self._owners_of.get(device, ()))
-            return {owner: dict(self._devices[owner, device].current()) for owner in owners}
+            now_s = self._clock()
+            return {owner: dict(self._devices[owner, device].current(now_s)) for owner in owners}
+
+    def shows(self, device: str, values: Mapping[str, Value | None], since_ms: int) -> bool:
+        """Whether each of these tags has the value, a good one, or a sample that was measured since (UTC, milliseconds)."""
+        found = self.samples(device).values()
+
+        def is_shown(tag: str, value: Value | None) -> bool:
+            known = [samples[tag] for samples in found if tag in samples]
+            return any(
+                each.time_ms >= since_ms or (each.value == value and each.quality is Quality.GOOD) for each in known
+            )
+
+        return all(is_shown(tag, value) for tag, value in values.items())
 
     def links(self, device: str) -> list[OwnedLink]:
         """What each owner says about its link to a device."""
@@ -161,12 +217,11 @@ class LiveValues:
             entry = self._devices[key] = _Device()
             self._owners_of.setdefault(device, set()).add(owner)
         if kind == "data":
-            entry.pending.append(payload)
+            entry.pending.append((self._clock(), payload))
             if len(entry.pending) >= _MAX_PENDING:
-                entry.current()
+                entry.current(self._clock())
         elif kind == "state":
-            entry.state, entry.samples = payload, None
-            entry.pending.clear()
+            entry.replace(payload, self._clock())
         elif kind == "link":
             entry.link = payload
         else:

@@ -11,6 +11,7 @@ from flask_app.api.resource import as_json
 from flask_app.database import Stores, opened, stores
 from flask_app.errors import respond
 from flask_app.live import live
+from flask_app.parking import BEGUN
 from scada.errors import LinkError
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -37,7 +38,7 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def start() -> None:
-        g.started = time.perf_counter()
+        g.started = request.environ.get(BEGUN, time.perf_counter())
 
     @app.after_request
     def count(response: Response) -> Response:

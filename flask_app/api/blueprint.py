@@ -9,7 +9,9 @@ from marshmallow import RAISE, Schema
 from flask_app.messages import ProblemSchema, page_schema
 
 MERGE_PATCH = "application/merge-patch+json"
+NOT_WAITED = "Tagwire-Not-Waited"
 _LOCATION = {"Location": {"schema": {"type": "string"}, "description": "where the new object is"}}
+_WHY_NOT_WAITED = "there with `wait` when the answer came at once, as too many others wait; says how many"
 _IF_MATCH = {
     "in": "header",
     "name": "If-Match",
@@ -126,7 +128,12 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         return _chain(
             self.problems(400, 404, 409, 413, 415, 422),
             self.taking({"application/json": schema}, example),
-            self.alt_response(202, schema=result, description="on its way, as far as it is known", headers=location),
+            self.alt_response(
+                202,
+                schema=result,
+                description="on its way, as far as it is known",
+                headers={**location, NOT_WAITED: {"schema": {"type": "string"}, "description": _WHY_NOT_WAITED}},
+            ),
             self.response(200, result, description="it has ended", headers=location),
         )
 

@@ -8,9 +8,9 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-from flask_app import targets
+from flask_app import targets, waits
 from flask_app.api import examples, resource
-from flask_app.api.blueprint import ApiBlueprint
+from flask_app.api.blueprint import NOT_WAITED, ApiBlueprint
 from flask_app.command_schemas import (
     CallAnswerSchema,
     CallWaitSchema,
@@ -24,11 +24,11 @@ from flask_app.command_schemas import (
 )
 from flask_app.errors import respond
 from flask_app.live import live
-from flask_app.live_commands import SILENT, Watch
+from flask_app.live_commands import SILENT
 from flask_app.live_readings import reading
 from scada.commands import Call, Command, CommandState, Step
 from scada.config import Direction, TagConfig
-from scada.errors import ConfigError, Conflict, Fault, NotFound
+from scada.errors import ConfigError, Conflict, Fault, LinkError, NotFound
 from scada.registry import PROTOCOLS
 from scada.setpoints import check_command, command_route
 from scada.values import BadValue, Quality, Reason, Sample, Value
@@ -139,21 +139,26 @@ def _command(
         resource.who(),
         group,
     )
-    watch = live().ask(command)
-    steps = _wait(watch, command.device, wait_s)
-    response = resource.as_json(_document(command, steps), 200 if any(step.final for step in steps) else 202)
+    found = live()
+    watch = found.ask(command)
+
+    if wait_s <= 0:
+        return _commanded(command, ())
+    waiter = found.waiters.place(command.device)
+    if isinstance(waiter, str):
+        response = _commanded(command, ())
+        response.headers[NOT_WAITED] = waiter
+        return response
+    return waits.answer(
+        waiter, lambda: found.is_over(watch), wait_s, lambda: _commanded(command, found.commands.steps(watch))
+    )
+
+
+def _commanded(command: Command, steps: Sequence[Step]) -> Response:
+    """What became of a command so far."""
+    response = resource.as_json(_document(command, steps), 200 if _final(steps) else 202)
     response.headers["Location"] = f"/api/v1/commands/{command.id}"
     return response
-
-
-def _wait(watch: Watch, device: str, wait_s: float) -> list[Step]:
-    """The steps at the end, or when the time is up; at once when too many others wait already."""
-    if wait_s <= 0:
-        return []
-    with live().places.place(device) as has_place:
-        if not has_place:
-            return []
-        return live().commands.wait(watch, wait_s, lambda steps: any(step.final for step in steps))
 
 
 def _checked(target: targets.Target, values: Mapping[str, object], group: bool) -> dict[str, Value]:
@@ -194,12 +199,29 @@ def _call(target: targets.Target, wait_s: float) -> Response:
         resource.who(),
         resource.who(),
     )
+    found = live()
+    waiter = found.waiters.place(call.device)
+    if isinstance(waiter, str):
+        return respond(503, f"{waiter}; try again", headers={"Retry-After": "2"})
+    try:
+        watch = found.ask(call)
+    except LinkError:
+        found.waiters.leave(waiter)
+        raise
+    # Every program that reads some of the tags gives an answer of its own.
     answers = len(set(owners.values()))
-    with live().places.place(call.device) as has_place:
-        if not has_place:
-            return respond(503, "too many others wait for devices; try again", headers={"Retry-After": "2"})
-        # Every program that reads some of the tags gives an answer of its own.
-        steps = live().commands.wait(live().ask(call), wait_s, lambda steps: len(_final(steps)) >= answers)
+    return waits.answer(
+        waiter,
+        lambda: len(_final(watch.steps)) >= answers,
+        wait_s,
+        lambda: _called(target, call.id, owners, found.commands.steps(watch), wait_s),
+    )
+
+
+def _called(
+    target: targets.Target, call_id: str, owners: Mapping[str, str], steps: Sequence[Step], wait_s: float
+) -> Response:
+    """What the owners gave."""
     samples = {sample.tag: sample for step in steps for sample in step.samples}
     if not samples:
         failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]
@@ -211,7 +233,7 @@ def _call(target: targets.Target, wait_s: float) -> Response:
         for tag in target.tags
         if tag.name in owners or target.named
     ]
-    return resource.as_json({"id": call.id, "items": items, "total": len(items)})
+    return resource.as_json({"id": call_id, "items": items, "total": len(items)})
 
 
 def _source_owner(tag: TagConfig) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from flask_app.bridge import Limits, WsgiBridge
+from flask_app.parking import PARKS, RESUMES, Parked
+from flask_app.waiters import Waiter, Waiters
 from tests.support.processes import CHECKOUT
 
 REQUESTS = 12
@@ -87,6 +90,55 @@ async def test_too_many_waiting_requests_are_refused_and_counted() -> None:
     assert set(await asyncio.gather(*waiting)) == {204}
     assert bridge.close(5)
     assert refused == [503]
+
+
+class Parking:
+    """A WSGI application whose changes wait for `waiters`, and are answered when they come back."""
+
+    def __init__(self) -> None:
+        self.waiters = Waiters()
+        self.left = 0
+        self.inside = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            start_response("204 No Content", [])
+            return []
+        finish = environ.get(RESUMES)
+        if finish is None:
+            assert environ[PARKS]
+            waiter = self.waiters.place("boiler")
+            assert isinstance(waiter, Waiter)
+            self.inside += 1
+            raise Parked(waiter, time.monotonic() + 20, lambda: b"done", lambda: self._leave(waiter))
+        start_response("200 OK", [])
+        return [finish()]
+
+    def _leave(self, waiter: Waiter) -> None:
+        self.left += 1
+        self.waiters.leave(waiter)
+
+
+async def test_requests_that_wait_for_a_device_hold_no_thread_and_do_not_count() -> None:
+    app = Parking()
+    bridge = WsgiBridge(app, Limits(body=lambda path: 100, commanders=2, waiting=4), lambda status: None)
+    waiting: list[asyncio.Task[int]] = []
+    async with asyncio.timeout(10):
+        for count in range(3, 100, 3):
+            waiting += [asyncio.create_task(ask(bridge, "POST", "/api/v1/device_ctrl")) for _ in range(3)]
+            while app.inside < count:  # noqa: ASYNC110 - threads tell nobody
+                await asyncio.sleep(0.001)
+    assert await ask(bridge, "GET") == 204
+    gone = waiting.pop(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    assert app.left == 1
+    for each in [each for found in app.waiters._waiting.values() for each in found]:
+        app.waiters.until(each, lambda: True)
+    async with asyncio.timeout(10):
+        assert set(await asyncio.gather(*waiting)) == {200}
+    assert app.left == len(waiting) + 1
+    assert bridge.close(5)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_app.live import EXTENSION, Live
-from flask_app.places import MAX_WAITING_FOR_ONE
+from flask_app.waiters import Waiters
 from links.bus import Bus
 from links.environment import MqttSettings
 from scada.commands import Command, CommandState, step_of
@@ -39,7 +39,7 @@ def app(tmp_path: Path, broker: Broker) -> Iterator[Flask]:
     live.start()
     wait_until(lambda: live.online, 20, "the bus is online")
     yield app
-    live.commands.let_go()
+    live.waiters.let_go()
     live.close()
 
 
@@ -89,15 +89,16 @@ def test_values_follow_state_and_data(client: FlaskClient, owner: FakeOwner) -> 
     owner.state("tank", level=5.5, pump=True)
     found = wait_for(client, value=5.5, quality="good", reason="")
     assert abs(found["time_ms"] - time.time() * 1000) < 60_000
-    owner.data("tank", ["level", 6.5, "good", NOW], ["level", 7.5, "uncertain", NOW + 1, {"reason": "stale"}])
+    now_ms = time.time_ns() // 1_000_000
+    owner.data("tank", ["level", 6.5, "good", now_ms], ["level", 7.5, "uncertain", now_ms + 1, {"reason": "stale"}])
     assert wait_for(client, value=7.5) == {
         **empty,
         "value": 7.5,
         "quality": "uncertain",
         "reason": "stale",
-        "time_ms": NOW + 1,
+        "time_ms": now_ms + 1,
     }
-    # What comes late does not go back in time; what is newer but has an older clock does.
+    # What comes late does not go back in time; what is newer but has an older clock does, once that is sure.
     owner.data("tank", ["level", 1.5, "good", NOW, {"late": True}], ["pump", False, "good", NOW - 10**6])
     wait_for(client, "tank@pump", value=False)
     assert value(client)["value"] == 7.5
@@ -179,6 +180,26 @@ def test_a_command_comes_back_verified(client: FlaskClient, owner: FakeOwner) ->
     assert {"id": document["id"], "tag": "level", "value": 5.0, "by": "rest 127.0.0.1"}.items() <= sent.items()
     assert 0 < sent["expires_ms"] - before_ms <= 15_000
     assert client.get(f"/api/v1/commands/{document['id']}").json == document
+
+
+def test_what_was_set_is_read_at_once(client: FlaskClient, owner: FakeOwner, live: Live) -> None:
+    """The verdict and the value come over two topics, and the verdict may be first."""
+    owner.tells = True
+    owner.server(True)
+    owner.link("tank", True)
+    for number in range(200):
+        answer = client.post("/api/v1/tags/tank@level/commands?wait=10", json={"value": number % 100})
+        assert answer.json["state"] == "verified"
+        assert value(client)["value"] == number % 100
+    answer = client.post("/api/v1/device_ctrl?wait=10", json={"device": "tank", "values": {"level": 3, "pump": True}})
+    assert answer.json["state"] == "verified"
+    assert (value(client)["value"], value(client, "tank@pump")["value"]) == (3, True)
+    # A value that is never told keeps nobody waiting for long.
+    owner.tells = False
+    begun = time.monotonic()
+    answer = client.post("/api/v1/tags/tank@level/commands?wait=10", json={"value": 4})
+    assert (answer.status_code, answer.json["state"]) == (200, "verified")
+    assert time.monotonic() - begun < 5
 
 
 def test_a_command_without_waiting_is_on_its_way(client: FlaskClient, owner: FakeOwner) -> None:
@@ -351,28 +372,31 @@ def test_a_call_asks_every_owner_for_its_own_tags(client: FlaskClient, owner: Fa
 
 
 def test_a_dead_device_does_not_take_the_places_of_those_who_wait_for_others(
-    app: Flask, client: FlaskClient, owner: FakeOwner
+    app: Flask, client: FlaskClient, owner: FakeOwner, live: Live
 ) -> None:
+    live.waiters = Waiters(most=12, most_for_one=4)
     client.post("/api/v1/devices", json={**TANK, "name": "dead"})
     owner.dead, owner.values = ["dead"], {"level": 5}
     body = {"value": 5, "expires_s": 10}
 
-    def ask_the_dead(number: int) -> tuple[float, int]:
+    def ask_the_dead(number: int) -> tuple[float, int, str | None]:
         begun = time.monotonic()
         answer = app.test_client().post("/api/v1/tags/dead@level/commands?wait=4", json={**body, "value": number})
-        return time.monotonic() - begun, answer.status_code
+        return time.monotonic() - begun, answer.status_code, answer.headers.get("Tagwire-Not-Waited")
 
     with ThreadPoolExecutor(12) as threads:
         waiting = [threads.submit(ask_the_dead, number) for number in range(12)]
-        wait_until(lambda: sum(each.done() for each in waiting) == 12 - MAX_WAITING_FOR_ONE, 3, "four still wait")
+        wait_until(lambda: sum(each.done() for each in waiting) == 8, 3, "four still wait")
         assert client.post("/api/v1/tags/tank@level/commands?wait=4", json=body).json["state"] == "verified"
         assert client.post("/api/v1/device_call?wait=4", json={"tag": "tank@level"}).status_code == 200
         refused = client.post("/api/v1/device_call?wait=4", json={"tag": "dead@level"})
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        assert refused.json["detail"] == "4 requests wait for this device already; try again"
         assert not all(each.done() for each in waiting)
         results = sorted(each.result() for each in waiting)
-    assert {status for _, status in results} == {202}
-    assert [seconds > 3.5 for seconds, _ in results] == [False] * 8 + [True] * 4
+    assert {status for _, status, _ in results} == {202}
+    assert [seconds > 3.5 for seconds, _, _ in results] == [False] * 8 + [True] * 4
+    assert [why for _, _, why in results] == ["4 requests wait for this device already"] * 8 + [None] * 4
     assert client.post("/api/v1/device_call?wait=0.1", json={"tag": "dead@level"}).status_code == 424
 
 

@@ -1,7 +1,5 @@
 """What is remembered of the bus: order, bounds, and what happens to nonsense. No broker here."""
 
-import threading
-
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
 from flask_app.live_counters import LiveCounters
 from flask_app.live_readings import is_of, source_owner
-from flask_app.live_values import LiveValues
+from flask_app.live_values import DOUBT_S, LiveValues
 from scada.bus_messages import encode_data, encode_state
 from scada.commands import Call, Command, CommandState, answer_of, step_of
 from scada.topics import BusTopics
@@ -33,7 +31,7 @@ def test_a_state_replaces_everything_and_data_come_on_top() -> None:
     assert values(live) == {"x": 1, "y": 1}
     live.take("tagwire/state/a/boiler", encode_state([sample("x", 2)]))
     assert values(live) == {"x": 2}
-    live.take("tagwire/data/a/boiler", encode_data([sample("x", 3), sample("x", 4, NOW - 10**6)]))
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 3), sample("x", 4, NOW + 1)]))
     live.take(
         "tagwire/data/a/boiler", encode_data([sample("x", 9, NOW - 10**7, late=True), sample("z", 5, 1, late=True)])
     )
@@ -41,6 +39,69 @@ def test_a_state_replaces_everything_and_data_come_on_top() -> None:
     live.take("tagwire/state/a/boiler", b"")
     assert values(live) == {}
     assert live.samples("boiler") == {}
+
+
+def test_a_state_that_crossed_newer_changes_does_not_bring_old_values_back() -> None:
+    now_s = 0.0
+    live = LiveValues(TOPICS, clock=lambda: now_s)
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 1), sample("y", 1)]))
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 2, NOW + 20)]))
+    assert values(live) == {"x": 2, "y": 1}
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 1, NOW + 10), sample("y", 3, NOW + 5)]))
+    assert values(live) == {"x": 2, "y": 3}
+    # So do changes that a state overtook, or that come twice, and those that the device did not have yet.
+    live.take("tagwire/data/a/boiler", encode_data([sample("y", 2, NOW + 2), sample("new", 7, NOW + 30)]))
+    assert values(live) == {"x": 2, "y": 3, "new": 7}
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 2, NOW + 20), sample("y", 3, NOW + 5)]))
+    assert values(live) == {"x": 2, "y": 3, "new": 7}
+    now_s = 60.0
+    assert values(live) == {"x": 2, "y": 3, "new": 7}
+
+
+def test_a_clock_that_was_set_back_is_believed_after_a_while() -> None:
+    now_s = 0.0
+    live = LiveValues(TOPICS, clock=lambda: now_s)
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 1)]))
+    assert values(live) == {"x": 1}
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 2, NOW - 10**6)]))
+    now_s = DOUBT_S - 0.1
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 3, NOW - 10**6 + 1)]))
+    assert values(live) == {"x": 1}
+    now_s += DOUBT_S
+    assert values(live) == {"x": 3}
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 4, NOW - 10**6 + 2)]))
+    assert values(live) == {"x": 4}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("xy"), st.integers(0, 9), st.booleans(), st.booleans()), min_size=1, max_size=60)
+)
+def test_a_value_never_goes_back_in_time(changes: list[tuple[str, int, bool, bool]]) -> None:
+    live = LiveValues(TOPICS, clock=lambda: 0.0)
+    seen: dict[str, int] = {}
+    for tag, offset, is_state, is_looked_at in changes:
+        found = [sample(each, offset, NOW + offset) for each in ("xy" if is_state else tag)]
+        live.take(
+            f"tagwire/{'state' if is_state else 'data'}/a/boiler",
+            encode_state(found) if is_state else encode_data(found),
+        )
+        if is_looked_at:
+            times = {each.tag: each.time_ms for each in live.samples("boiler")["a"].values()}
+            assert all(times.get(each, 0) >= seen[each] for each in seen)
+            seen = times
+
+
+def test_what_was_set_is_shown_when_it_is_there_or_something_newer() -> None:
+    live = LiveValues(TOPICS)
+    assert not live.shows("boiler", {"x": 1}, NOW)
+    live.take("tagwire/state/a/boiler", encode_state([sample("x", 1), Sample("y", 2, Quality.BAD, NOW)]))
+    assert live.shows("boiler", {"x": 1}, NOW + 1)
+    assert live.shows("boiler", {"x": 5}, NOW)
+    assert not live.shows("boiler", {"x": 5}, NOW + 1)
+    assert not live.shows("boiler", {"y": 2}, NOW + 1)
+    assert not live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
+    live.take("tagwire/data/b/boiler", encode_data([sample("y", 2, NOW + 1)]))
+    assert live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.booleans()), max_size=200))
@@ -127,22 +188,15 @@ def command(identity: str) -> Command:
     return Command(identity, "boiler", {"x": 1}, NOW)
 
 
-def test_a_waiter_is_woken_by_the_step_it_waits_for_and_at_the_end() -> None:
+def test_steps_come_once_and_say_when_a_command_ended() -> None:
     live = LiveCommands()
     watch = live.watch(command("1"))
     steps = [step_of(command("1"), state, NOW) for state in (CommandState.ACCEPTED, CommandState.FAILED)]
-    timers = [threading.Timer(0.05 * number, live.take, [step]) for number, step in enumerate(steps, 1)]
-    for timer in timers:
-        timer.start()
-    assert live.wait(watch, 20, lambda seen: any(step.final for step in seen)) == steps
-    assert live.wait(watch, 0, lambda seen: False) == steps
+    live.take(steps[0])
+    assert (live.steps(watch), watch.ended, live.unfinished()) == (steps[:1], False, [watch])
     live.take(steps[1])
-    assert watch.steps == steps
-    assert live.unfinished() == []
-    silent = live.watch(command("2"))
-    assert live.unfinished() == [silent]
-    threading.Timer(0.05, live.let_go).start()
-    assert live.wait(silent, 20, lambda seen: False) == []
+    live.take(steps[1])
+    assert (live.steps(watch), watch.ended, live.unfinished()) == (steps, True, [])
 
 
 def test_commands_are_remembered_within_bounds() -> None:

@@ -20,6 +20,7 @@ class FakeOwner:
     """Publishes under `name`. `way` are the states that every command goes through; `reason` stands in the last one.
 
     Nothing comes back from the devices in `dead`. `own` are the tags that calls are answered for; None is whatever was asked.
+    `tells`: what was verified is told as a value too, a moment after the verdict.
     """
 
     def __init__(self, port: int, name: str = "field_server") -> None:
@@ -29,6 +30,7 @@ class FakeOwner:
         self.values: dict[str, Any] = {}
         self.dead: Sequence[str] = ()
         self.own: Sequence[str] | None = None
+        self.tells = False
         self.received: list[tuple[str, bool, dict[str, Any]]] = []
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"fake-{name}")
@@ -95,6 +97,12 @@ class FakeOwner:
                 now_ms = document["time_ms"]
                 document["values"] = {tag: [self.values.get(tag), "good", now_ms] for tag in tags}
             client.publish(f"tagwire/feedback/{device}", json.dumps(document), 1)
+        if kind == "set" and self.tells and states[-1] == "verified":
+            values = asked["values"] if "values" in asked else {asked["tag"]: asked["value"]}
+            now_ms = time.time_ns() // 1_000_000
+            rows = [[tag, each, "good", now_ms] for tag, each in values.items()]
+            time.sleep(0.005)  # as long as a program collects changes
+            client.publish(f"tagwire/data/{self.name}/{device}", json.dumps(rows), 1)
 
 
 @contextmanager
