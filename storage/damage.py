@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import Engine
 
 from scada.errors import LinkError
+from storage.location import connect
 
 _log = logging.getLogger(__name__)
 # What SQLite keeps beside a database: https://www.sqlite.org/tempfiles.html
@@ -101,7 +101,7 @@ def damage_of(path: Path) -> str | None:
 
 def _quick_check(path: Path) -> str | None:
     # mode=ro: a closing connection would otherwise write what stands in the -wal into a file that may be damaged.
-    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_S)
+    connection = connect(path, "ro", _BUSY_S)
     try:
         deadline = time.monotonic() + _CHECK_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)

@@ -6,20 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy import exc as sql
 
 from scada.errors import ConfigError, LinkError
 from storage.faults import describe, is_full, storage_errors
+from storage.location import first_line, parse_url, sqlite_path
 from storage.sqlite_file import SqliteFile
 
 _log = logging.getLogger(__name__)
-# Relative SQLite paths mean this folder, as flask-sqlalchemy resolves them for the application in flask_app/.
-INSTANCE_FOLDER = Path(__file__).resolve().parents[1] / "flask_app" / "instance"
 BUSY_TIMEOUT_S = 5.0
 # A writer that meets another program's lock asks this often whether it shall wait on: so soon it can be called off.
 _BUSY_STEP_S = 0.25
@@ -39,15 +37,11 @@ def open_engine(uri: str, wait_on: WaitOn = _busy_timeout) -> Engine:
     A writer waits for another program's lock as long as `wait_on` says; opening waits BUSY_TIMEOUT_S at most.
     Raises ConfigError for a URL that cannot mean a database here, LinkError for one that does not answer as it must.
     """
-    try:
-        url = make_url(uri)
-        url.get_dialect()
-    except (sql.ArgumentError, sql.NoSuchModuleError, ValueError) as exc:
-        raise ConfigError(f"not a database URL that is understood here: {_first_line(exc)}") from exc
+    url = parse_url(uri)
     try:
         engine = _sqlite(url, wait_on) if url.get_backend_name() == "sqlite" else _server(url)
     except (ModuleNotFoundError, sql.ArgumentError, TypeError) as exc:
-        raise ConfigError(f"database {_shown(url)}: {_first_line(exc)}") from exc
+        raise ConfigError(f"database {_shown(url)}: {first_line(exc)}") from exc
     try:
         _check(engine, wait_on)
     except LinkError as exc:
@@ -113,11 +107,11 @@ def _server(url: URL) -> Engine:
 
 def _sqlite(url: URL, wait_on: WaitOn) -> Engine:
     codec: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": orjson.loads}
-    name = url.database or ""
-    if name in ("", ":memory:") or name.startswith("file:"):
+    path = sqlite_path(url)
+    if path is None:
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **codec)
     else:
-        file = SqliteFile((INSTANCE_FOLDER / name).resolve(), BUSY_TIMEOUT_S)
+        file = SqliteFile(path, BUSY_TIMEOUT_S)
         engine = create_engine(
             url.set(database=str(file.path)), creator=file.connect, pool_timeout=BUSY_TIMEOUT_S, **codec
         )
@@ -194,7 +188,3 @@ def _dumps(value: object) -> str:
 
 def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().split("\n", 1)[0]

@@ -1,20 +1,19 @@
 """A database looked at from outside: nothing is made, moved, migrated or written, and no program is kept waiting."""
 
 import os
-import sqlite3
 import struct
 import sys
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import orjson
-from sqlalchemy import Engine, create_engine, func, make_url, select
-from sqlalchemy import exc as sql
+from sqlalchemy import Engine, create_engine, func, select
 
-from scada.errors import ConfigError, LinkError, NotFound
+from scada.errors import LinkError, NotFound
 from storage.bus_buffer import BATCHES
 from storage.damage import damage_of
-from storage.engine import INSTANCE_FOLDER, open_engine, reading
+from storage.engine import open_engine, reading
+from storage.location import connect, parse_url, sqlite_path
 from storage.migrate import current_version
 
 if sys.platform == "linux":
@@ -27,20 +26,11 @@ _WRITE_LOCK_BYTE = 120
 _FLOCK = struct.Struct("@hhqqi4x")
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite database; None for another kind, and for one in memory. Raises ConfigError."""
-    try:
-        url = make_url(uri)
-        name = url.database or ""
-        is_file = url.get_backend_name() == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:")
-    except (sql.ArgumentError, sql.NoSuchModuleError, ValueError) as exc:
-        raise ConfigError(f"not a database URL that is understood here: {exc}") from exc
-    return (INSTANCE_FOLDER / name).resolve() if is_file else None
-
-
 def open_for_reading(uri: str) -> Engine:
-    """An engine that can only read. NotFound: there is no file yet; LinkError: damaged, locked, no permission, no answer."""
-    path = sqlite_path(uri)
+    """An engine that can only read. ConfigError: no URL of a database; NotFound: there is no file yet; LinkError: damaged,
+    locked, no permission, no answer."""
+    url = parse_url(uri)
+    path = sqlite_path(url)
     if path is None:
         return open_engine(uri)  # a server, or memory: opening these makes nothing
     if not path.exists():
@@ -48,12 +38,9 @@ def open_for_reading(uri: str) -> Engine:
     reason = damage_of(path)
     if reason is not None:
         raise LinkError(f"{path} is damaged: {reason}")
-    address = f"file:{quote(str(path))}?mode=ro"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(address, uri=True, timeout=_BUSY_S, check_same_thread=False)
-
-    engine = create_engine(make_url(uri).set(database=str(path)), creator=connect, json_deserializer=orjson.loads)
+    engine = create_engine(
+        url.set(database=str(path)), creator=partial(connect, path, "ro", _BUSY_S), json_deserializer=orjson.loads
+    )
     try:
         with reading(engine) as connection:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
@@ -67,11 +54,6 @@ def stored_version(engine: Engine) -> str | None:
     """The version of the tables, None where there are none yet; ConfigError when a newer program made them."""
     with reading(engine) as connection:
         return current_version(connection)
-
-
-def unwritable(path: Path) -> Path | None:
-    """What of a SQLite file and its folder this user may not write; None when all is well."""
-    return next((each for each in (path, path.parent) if not os.access(each, os.W_OK)), None)
 
 
 def writer(path: Path) -> int | None:

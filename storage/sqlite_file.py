@@ -4,12 +4,12 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import Connection
 
 from scada.errors import LinkError
 from storage.damage import secure
+from storage.location import connect, unwritable
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +31,7 @@ class SqliteFile:
         """A new connection."""
         # Before it is opened: closing it would write what stands in the old file's -wal into the new one.
         self._check()
-        # mode=rw: a file that has been deleted is an error. Without it SQLite would make an empty one in its place.
-        address = f"file:{quote(str(self.path))}?mode=rw"
-        return sqlite3.connect(address, uri=True, timeout=self._timeout_s, check_same_thread=False)
+        return connect(self.path, "rw", self._timeout_s)
 
     def use(self, connection: Connection) -> None:
         """Before each use of a connection that was open already."""
@@ -66,9 +64,9 @@ def _make(path: Path) -> None:
     """A file that may be written, and is not damaged as far as can be seen."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for place in (path.parent, path):
-            if place.exists() and not os.access(place, os.W_OK):
-                raise LinkError(f"database {path}: {place} is read-only for this user")
+        place = unwritable(path)
+        if place is not None:
+            raise LinkError(f"database {path}: {place} is read-only for this user")
         secure(path)
         if not path.exists():
             path.touch()

@@ -13,7 +13,8 @@ from scada.errors import ConfigError, LinkError, NotFound, TagwireError
 from storage.command_store import CommandLog, CommandQuery
 from storage.damage import set_aside
 from storage.event_store import RejectLog
-from storage.inspection import open_for_reading, sqlite_path, stored_version, unwritable, waiting_samples, writer
+from storage.inspection import open_for_reading, stored_version, waiting_samples, writer
+from storage.location import parse_url, sqlite_path, unwritable
 from storage.migrate import HEAD
 from storage.outbox import Outbox
 from tagwire.doctor_findings import Finding, ago, fault, first_few, ok, warning
@@ -29,7 +30,7 @@ _MANY_WAITING = 10_000
 async def open_checked(uri: str) -> tuple[Engine | None, list[Finding]]:
     """The database for reading, when its tables can be read, and what is wrong with it."""
     try:
-        path = sqlite_path(uri)
+        path = sqlite_path(parse_url(uri))
         where = str(path) if path else "SQLALCHEMY_DATABASE_URI"
         engine = await asyncio.to_thread(open_for_reading, uri)
     except NotFound:

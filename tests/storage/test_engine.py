@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from scada.errors import ConfigError, Conflict, LinkError
-from storage import engine as subject
+from storage import location
 from storage.engine import open_engine, reading, writing
 from storage.faults import storage_errors
 from tests.support.postgres import PostgresServer
@@ -21,7 +21,7 @@ def test_a_new_sqlite_file_is_made_with_its_folder_and_safe_settings(tmp_path: P
 
 
 def test_a_relative_path_is_below_the_instance_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "INSTANCE_FOLDER", tmp_path / "instance")
+    monkeypatch.setattr(location, "INSTANCE_FOLDER", tmp_path / "instance")
     open_engine("sqlite:///db.sqlite").dispose()
     assert (tmp_path / "instance" / "db.sqlite").exists()
 
