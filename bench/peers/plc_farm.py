@@ -10,6 +10,7 @@ import asyncio
 import json
 import struct
 import sys
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -103,7 +104,7 @@ async def serve(count: int, dead: int) -> None:
     async def listen() -> list[Any]:
         servers = []
         for number in range(count):
-            server = await loop.create_server(lambda n=number: Device(farm, n), "127.0.0.1", farm.ports[number])  # type: ignore[misc]
+            server = await loop.create_server(partial(Device, farm, number), "127.0.0.1", farm.ports[number])
             farm.ports[number] = server.sockets[0].getsockname()[1]
             servers.append(server)
         return servers
