@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -106,9 +106,27 @@ async def written(link: Link, rig: Rig, values: Sequence[Value]) -> None:
     await link.write(list(zip(rig.writable, values, strict=True)))
 
 
+async def filled(rig: Rig) -> Link:
+    """A link that is connected, to a device that holds `rig.first`."""
+    link = await rig.connected()
+    await written(link, rig, rig.first)
+    return link
+
+
+async def begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A task that waits for an answer by now."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(TIMEOUT_S / 10)
+    return task
+
+
 def exactly(values: Sequence[Outcome], expected: Sequence[Value]) -> bool:
     """Equal, and of equal types: 1 is not True."""
     return [(type(value), value) for value in values] == [(type(value), value) for value in expected]
+
+
+async def holds(link: Link, rig: Rig, values: Sequence[Value]) -> bool:
+    return exactly(await values_of(link, rig.writable), values)
 
 
 @every_rig
@@ -153,7 +171,7 @@ async def test_what_was_written_is_read_back(rig: Rig) -> None:
         for point, value in zip(rig.writable, values, strict=True):
             link.can_write([point])
             await link.write([(point, value)])
-        assert exactly(await values_of(link, rig.writable), values)
+        assert await holds(link, rig, values)
 
 
 @every_rig
@@ -162,13 +180,12 @@ async def test_several_points_are_written_at_once(rig: Rig) -> None:
     link.can_write(rig.writable)
     for values in (rig.first, rig.second):
         await written(link, rig, values)
-        assert exactly(await values_of(link, rig.writable), values)
+        assert await holds(link, rig, values)
 
 
 @every_rig
 async def test_of_several_points_all_are_written_or_none(rig: Rig) -> None:
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     changed = list(zip(rig.writable[1:], rig.second[1:], strict=True))
     with pytest.raises(BadValue):
         await link.write([*changed, (rig.writable[0], rig.misfit)])
@@ -179,20 +196,19 @@ async def test_of_several_points_all_are_written_or_none(rig: Rig) -> None:
             link.can_write([*rig.writable, rig.silent])
         with pytest.raises(ConfigError):
             await link.write([*changed, (rig.silent, 1)])
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
     assert link.connected
 
 
 @every_rig
 async def test_one_point_takes_no_two_values(rig: Rig) -> None:
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     point = rig.writable[0]
     with pytest.raises(ConfigError):
         link.can_write([point, point])
     with pytest.raises(ConfigError):
         await link.write([(point, rig.first[0]), (point, rig.second[0])])
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @every_rig
@@ -209,8 +225,7 @@ async def test_a_point_that_cannot_be_written_is_still_read(rig: Rig) -> None:
 
 @every_rig
 async def test_a_point_that_the_device_does_not_know_spoils_no_other(rig: Rig) -> None:
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     points = [rig.writable[0], rig.unknown, *rig.writable[1:]]
     found, refusals = await read_all(link, points)
     assert isinstance(found[rig.unknown.name], BadValue | DeviceRefused)
@@ -238,7 +253,7 @@ async def test_a_link_closes_as_often_as_it_is_told_to(rig: Rig) -> None:
     with pytest.raises(LinkError):
         await link.read(request)
     await link.connect()
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @every_rig
@@ -265,8 +280,7 @@ async def test_without_a_peer_nothing_connects(rig: Rig) -> None:
 @with_peer
 async def test_a_peer_that_is_lost_is_noticed_and_one_that_comes_back_answers(rig: Rig) -> None:
     control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     for _ in range(2):
         await control.lose()
         with pytest.raises(LinkError):
@@ -278,14 +292,13 @@ async def test_a_peer_that_is_lost_is_noticed_and_one_that_comes_back_answers(ri
         assert not link.connected
         await control.come_back()
         await link.connect()
-        assert exactly(await values_of(link, rig.writable), rig.first)
+        assert await holds(link, rig, rig.first)
 
 
 @with_peer
 async def test_silence_ends_in_time_and_the_link_goes_on(rig: Rig) -> None:
     control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     await control.answer("silent")
     (request,) = link.plan(rig.writable)
     with pytest.raises(LinkError):
@@ -294,27 +307,25 @@ async def test_silence_ends_in_time_and_the_link_goes_on(rig: Rig) -> None:
         await asyncio.wait_for(written(link, rig, rig.first), TIMEOUT_S + SLACK_S)
     await control.answer("good")
     await link.connect()
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @with_peer
 async def test_a_silent_unit_is_not_its_neighbours_fault(rig: Rig) -> None:
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     assert rig.silent is not None
     for _ in range(2):
         (request,) = link.plan([rig.silent])
         with pytest.raises(LinkError):
             await link.read(request)
         await link.connect()
-        assert exactly(await values_of(link, rig.writable), rig.first)
+        assert await holds(link, rig, rig.first)
 
 
 @pytest.mark.parametrize(("name", "mode"), WRONG, indirect=["name"])
 async def test_a_wrong_answer_is_never_a_value(rig: Rig, mode: str) -> None:
     control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     await control.answer(mode)
     for _ in range(2):
         (request,) = link.plan(rig.writable)
@@ -331,54 +342,36 @@ async def test_a_wrong_answer_is_never_a_value(rig: Rig, mode: str) -> None:
     await control.answer("good")
     await link.close()
     await link.connect()
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @with_peer
-async def test_a_read_that_is_cancelled_leaves_the_link_usable(rig: Rig) -> None:
+@pytest.mark.parametrize("then", ["good", "late"])
+async def test_a_read_that_is_cancelled_leaves_the_link_usable(rig: Rig, then: str) -> None:
+    """Nor is its answer, where that still comes, taken for the next one's."""
     control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     (request,) = link.plan(rig.writable)
     for _ in range(3):
         await control.answer("silent")
-        waiting = asyncio.create_task(link.read(request))
-        await asyncio.sleep(TIMEOUT_S / 10)
+        waiting = await begun(link.read(request))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await control.answer("good")
+        await control.answer(then)
         await link.connect()
-        assert exactly(await values_of(link, rig.writable), rig.first)
-
-
-@with_peer
-async def test_a_late_answer_is_not_taken_for_the_next_one(rig: Rig) -> None:
-    control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
-    (request,) = link.plan(rig.writable)
-    for _ in range(3):
-        await control.answer("silent")
-        waiting = asyncio.create_task(link.read(request))
-        await asyncio.sleep(TIMEOUT_S / 10)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await control.answer("late")
-        await link.connect()
-        assert exactly(await values_of(link, rig.writable), rig.first)
+        assert await holds(link, rig, rig.first)
 
 
 @with_peer
 async def test_a_connection_that_ends_while_nobody_asks_is_noticed(rig: Rig) -> None:
     control = controlled(rig)
-    link = await rig.connected()
-    await written(link, rig, rig.first)
+    link = await filled(rig)
     await control.lose()
     await control.come_back()
     await asyncio.sleep(TIMEOUT_S / 5)
     await link.connect()
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @with_peer
@@ -386,15 +379,14 @@ async def test_a_write_that_is_cancelled_leaves_the_link_usable(rig: Rig) -> Non
     control = controlled(rig)
     link = await rig.connected()
     await control.answer("silent")
-    waiting = asyncio.create_task(written(link, rig, rig.second))
-    await asyncio.sleep(TIMEOUT_S / 10)
+    waiting = await begun(written(link, rig, rig.second))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await control.answer("good")
     await link.connect()
     await written(link, rig, rig.first)
-    assert exactly(await values_of(link, rig.writable), rig.first)
+    assert await holds(link, rig, rig.first)
 
 
 @with_peer
@@ -402,8 +394,7 @@ async def test_closing_ends_a_read_that_waits(rig: Rig) -> None:
     link = await rig.connected()
     await controlled(rig).answer("silent")
     (request,) = link.plan(rig.writable)
-    waiting = asyncio.create_task(link.read(request))
-    await asyncio.sleep(TIMEOUT_S / 10)
+    waiting = await begun(link.read(request))
     await link.close()
     with pytest.raises(LinkError):
         await asyncio.wait_for(waiting, TIMEOUT_S + SLACK_S)
