@@ -88,7 +88,8 @@ class TagConfig:
 class DeviceConfig:
     """One device as a program needs it. `revision` is the configuration's revision that changed it last.
 
-    `faults` lists what could not be understood in the stored rows; those parts are left out.
+    `terms` are what its terms say about each protocol: records of the protocol's own class. `faults` lists what could not be
+    understood in the stored rows; those parts are left out.
     """
 
     id: int
@@ -97,3 +98,4 @@ class DeviceConfig:
     networks: Mapping[str, object]
     tags: tuple[TagConfig, ...]
     faults: tuple[Fault, ...] = field(default=())
+    terms: Mapping[str, tuple[object, ...]] = field(default_factory=dict)

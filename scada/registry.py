@@ -7,7 +7,7 @@ from typing import Any
 
 from scada.config import Direction
 from scada.errors import ConfigError, Fault
-from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions
+from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions, MailboxTerm
 from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions, ModbusTerm
 from scada.protocols.mqtt import MqttAddress, MqttNetwork, MqttOptions
 from scada.protocols.simulated import SimulatedAddress, SimulatedNetwork, SimulatedOptions
@@ -68,7 +68,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 MailboxAddress,
                 MailboxOptions,
                 "modbus_server",
-                ModbusTerm,
+                MailboxTerm,
                 directed=MailboxAddress.directed,
             ),
             Protocol(

@@ -106,8 +106,8 @@ class _Load:
                 NETWORK.c.device_id.in_(ids)
             )
         )
-        terms: dict[int, str] = dict(
-            self._connection.execute(select(TERM.c.id, _text(TERM.c.settings)).where(TERM.c.device_id.in_(ids))).all()
+        terms = self._grouped(
+            select(TERM.c.device_id, TERM.c.id, TERM.c.name, _text(TERM.c.settings)).where(TERM.c.device_id.in_(ids))
         )
         tags = self._grouped(
             select(
@@ -122,7 +122,7 @@ class _Load:
                 BINDING.c.period_ms, BINDING.c.scan,
             ).where(BINDING.c.tag_id == TAG.c.id, wanted)
         )  # fmt: skip
-        return [self._device(row, networks[row[0]], tags[row[0]], terms, bindings) for row in devices]
+        return [self._device(row, networks[row[0]], tags[row[0]], terms[row[0]], bindings) for row in devices]
 
     def _grouped(self, query: Any) -> dict[int, list[Row]]:
         """Rows by their first column."""
@@ -136,7 +136,7 @@ class _Load:
         device: Row,
         networks: Sequence[Row],
         tags: Sequence[Row],
-        terms: Mapping[int, str],
+        terms: Sequence[Row],
         bindings: Mapping[int, Sequence[Row]],
     ) -> DeviceConfig:
         device_id, name, revision = device
@@ -151,14 +151,30 @@ class _Load:
                 known[kind.name] = network
             except ConfigError as error:
                 faults += _below(f"network.{protocol_name}", error)
+        settings_of = {row[1]: row[3] for row in terms}
         own = []
         for row in sorted(tags, key=_second):
-            term = terms.get(row[3], "") if row[3] is not None else ""
+            term = settings_of.get(row[3], "") if row[3] is not None else ""
             try:
                 own.append(self._tag(row, term, bindings.get(row[1], ()), known, faults))
             except ConfigError as error:
                 faults += _below(f"tags.{row[2]}", error)
-        return DeviceConfig(device_id, name, revision, known, tuple(own), tuple(faults))
+        said = self._terms(terms, faults)
+        return DeviceConfig(device_id, name, revision, known, tuple(own), tuple(faults), said)
+
+    def _terms(self, rows: Sequence[Row], faults: list[Fault]) -> Mapping[str, tuple[object, ...]]:
+        """What a device's terms say, by protocol."""
+        result: dict[str, tuple[object, ...]] = {}
+        for _, _, name, settings in sorted(rows, key=_second):
+            try:
+                for protocol_name, each in _object(settings).items():
+                    kind = self._protocol(protocol_name)
+                    if kind.term is not None:
+                        record = self._record(kind.term, orjson.dumps(each).decode())
+                        result[kind.name] = (*result.get(kind.name, ()), record)
+            except ConfigError as error:
+                faults += _below(f"terms.{name}", error)
+        return result
 
     def _tag(
         self, row: Row, term: str, bindings: Sequence[Row], networks: Mapping[str, object], faults: list[Fault]

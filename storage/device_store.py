@@ -114,6 +114,9 @@ def insert_device(change: Change, draft: DeviceDraft) -> int:
 
 def update_device(change: Change, device_id: int, draft: DeviceDraft, mode: Mode) -> None:
     """Store what the document of an existing device names."""
+    was_enabled = change.connection.execute(select(DEVICE.c.enabled).where(DEVICE.c.id == device_id)).scalar_one()
+    if draft.row["enabled"] and not was_enabled:
+        change.placed.devices[device_id] = join(draft.path, "enabled")
     change.connection.execute(update(DEVICE).where(DEVICE.c.id == device_id).values(**draft.row))
     if draft.network is not None:
         save_networks(change, device_id, draft.network, mode, join(draft.path, "network.mqtt"))

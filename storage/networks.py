@@ -8,6 +8,7 @@ from scada.errors import ConfigError, Conflict, Fault
 from scada.registry import PROTOCOLS
 from scada.schema import join
 from scada.topics import BusTopics
+from storage.claims import PROTOCOL
 from storage.contradictions import misplaced
 from storage.drafts import TermDraft
 from storage.revisions import Change
@@ -128,6 +129,7 @@ def save_terms(
         if old is None:
             statement = insert(TERM).values(device_id=device_id, **draft.row).returning(TERM.c.id)
             ids.append(connection.execute(statement).scalar_one())
+            change.placed.terms[ids[-1]] = draft.path
             continue
         if mode is Mode.CREATE:
             message = f"the device already has a term {draft.row['name']!r}"
@@ -137,6 +139,8 @@ def save_terms(
         ids.append(old["id"])
         if any(old[name] != value for name, value in draft.row.items()):
             connection.execute(update(TERM).where(TERM.c.id == old["id"]).values(**draft.row))
+            if old["settings"].get(PROTOCOL) != draft.row["settings"].get(PROTOCOL):
+                change.placed.terms[old["id"]] = draft.path
     if mode is Mode.REPLACE:
         if not tags_follow:
             refuse_used(change, [row for row in stored if row["id"] not in ids], "terms")

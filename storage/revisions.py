@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
 
 from scada.errors import ConfigError, Conflict, Fault, NotFound
+from storage.claims import Placed
 from storage.engine import writing
 from storage.models import ConfigRevision
 from storage.shapes import DEVICE, ITEM, TAG
@@ -21,7 +22,7 @@ MAX_ID = 2**31 - 1
 
 
 class Change:
-    """One change in progress. `touch` the devices it concerns, `note` what happened to what."""
+    """One change in progress. `touch` the devices it concerns, `note` what happened to what, list in `placed` what moved."""
 
     def __init__(self, connection: Connection, who: str) -> None:
         self.connection = connection
@@ -29,6 +30,7 @@ class Change:
         self.who = who
         self.devices: set[int] = set()
         self.items: set[int] = set()
+        self.placed = Placed()
         self._notes: list[dict[str, Any]] = []
 
     def touch(self, *device_ids: int) -> None:
@@ -55,9 +57,10 @@ class Change:
         self._notes.append(note)
 
     def finish(self) -> None:
-        """Store the revision; nothing when nothing changed."""
+        """Store the revision; nothing when nothing changed. Raises ConfigError for what cannot stand beside the rest."""
         if not self._notes:
             return
+        self.placed.refuse_collisions(self.connection)
         first = self._notes[0]
         summary = f"{first['what']} {first['change']}"
         if len(self._notes) > 1:

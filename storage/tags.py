@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, upd
 
 from scada.errors import ConfigError, Conflict, Fault
 from scada.schema import join
+from storage.claims import PROTOCOL
 from storage.contradictions import misplaced, one_source, unsuited
 from storage.drafts import BindingDraft, TagDraft
 from storage.revisions import Change
@@ -123,6 +124,8 @@ def save_tags(
     _save_bindings(
         connection, [(tag_id, draft.bindings or []) for tag_id, (_, draft) in zip(known, tags, strict=True)], stored
     )
+    for tag_id, (_, draft) in zip(known, tags, strict=True):
+        _list_place(change, tag_id, draft, stored)
     return known
 
 
@@ -205,6 +208,18 @@ def _save_bindings(connection: Connection, tags: list[tuple[int, list[BindingDra
     _update(connection, BINDING, changed)
     if new:
         connection.execute(insert(BINDING), new)
+
+
+def _list_place(change: Change, tag_id: int, draft: TagDraft, stored: _Stored) -> None:
+    """Note a tag that has got registers of our own server, or others."""
+    for binding in draft.bindings or ():
+        if binding.row["protocol"] != PROTOCOL:
+            continue
+        old = next((row for row in stored.bindings.get(tag_id, ()) if row["protocol"] == PROTOCOL), None)
+        if old is None or any(old[name] != binding.row[name] for name in ("address", "direction")):
+            change.placed.bindings[tag_id] = binding.path
+        elif stored.tags[tag_id]["term_id"] != draft.row["term_id"]:
+            change.placed.tags[tag_id] = join(draft.path, "term")
 
 
 def _update(connection: Connection, table: Table, rows: Iterable[tuple[int, Row, Row | None]]) -> None:

@@ -2,13 +2,15 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
-from modbus_server.mailbox.plans import BoundTag, MailboxPlan
+from modbus_server.mailbox.plans import BoundTag, MailboxPlan, Role
+from scada.claims import Claim, Claims
 from scada.errors import DeviceRefused, Fault
 from scada.modbus.image import Image
 from scada.modbus.limits import Table
+from scada.protocols.mailbox import NotGood
 
 T = TypeVar("T")
 
@@ -56,38 +58,14 @@ class Layout:
     faults: Mapping[str, tuple[Fault, ...]]
 
 
-class _Claim(NamedTuple):
-    table: Table
-    first: int
-    end: int
-    bit: int | None
-    read_only: bool
-    owner: str
-
-
 @dataclass(slots=True)
 class _Unit:
     """One image while it is laid out."""
 
-    claims: dict[tuple[Table, int], list[_Claim]] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
     items: dict[tuple[str, Table], list[tuple[int, int, object]]] = field(default_factory=dict)
 
-    def collision(self, claim: _Claim) -> str:
-        """Why these addresses cannot be had; "" when they are free."""
-        for address in range(claim.first, claim.end):
-            for other in self.claims.get((claim.table, address), ()):
-                if claim.bit is None or other.bit is None or claim.bit == other.bit:
-                    return f"{claim.table} {address} belongs to {other.owner} already"
-                if claim.read_only is not other.read_only:
-                    return f"{claim.table} {address}: its bits are written by clients or read, not both ({other.owner})"
-        return ""
-
-    def take(self, claim: _Claim) -> None:
-        """Take them."""
-        for address in range(claim.first, claim.end):
-            self.claims.setdefault((claim.table, address), []).append(claim)
-
-    def put(self, kind: str, claim: _Claim, item: object) -> None:
+    def put(self, kind: str, claim: Claim, item: object) -> None:
         """List an item under its addresses."""
         self.items.setdefault((kind, claim.table), []).append((claim.first, claim.end, item))
 
@@ -102,25 +80,28 @@ class _Unit:
 def lay_out(plans: Iterable[MailboxPlan], images: Mapping[int, Image]) -> Layout:
     """The layout of `plans`, by device and tag: who comes first has the addresses. `images` are the server's, by unit id.
 
-    Without a map every unit id has the same image, so the unit id of a binding does not matter.
+    Without a map every unit id has the same image, so where a tag stands its unit id does not matter.
     """
     units: dict[Image, _Unit] = {}
     tags: list[BoundTag] = []
     faults: dict[str, tuple[Fault, ...]] = {}
-    for plan in sorted(plans, key=lambda plan: plan.device_id):
-        found = list(plan.faults)
+    plans = sorted(plans, key=lambda plan: plan.device_id)
+    choices, contradictions = _choices(plans)
+    for plan in plans:
+        found = [*plan.faults, *contradictions.get(plan.name, ())]
         for tag in plan.tags:
             image = images.get(tag.place.unit_id)
-            claims = _claims(tag)
+            claims = tag.claims
+            tag = _chosen(tag, choices.get(tag.place.unit_id))
             fault = _outside(tag, image, claims)
             if not fault and image is not None:
                 unit = units.setdefault(image, _Unit())
-                fault = next(filter(None, map(unit.collision, claims)), "")
+                fault = next(filter(None, map(unit.claims.collision, claims)), "")
             if fault or image is None:
                 found.append(Fault(tag.full_name, fault))
                 continue
             for claim in claims:
-                unit.take(claim)
+                unit.claims.take(claim)
             _list(unit, tag, claims)
             tags.append(tag)
         if found:
@@ -128,16 +109,27 @@ def lay_out(plans: Iterable[MailboxPlan], images: Mapping[int, Image]) -> Layout
     return Layout(tuple(tags), {image: unit.layout() for image, unit in units.items() if unit.items}, faults)
 
 
-def _claims(tag: BoundTag) -> list[_Claim]:
-    place = tag.place
-    claims = [_Claim(place.table, place.first, place.end, place.bit, tag.is_read_only, tag.full_name)]
-    if tag.status is not None:
-        owner = f"the status of {tag.full_name}"
-        claims.append(_Claim(Table.HOLDING_REGISTER, tag.status, tag.status + 1, None, True, owner))
-    return claims
+def _choices(plans: Sequence[MailboxPlan]) -> tuple[Mapping[int, NotGood], Mapping[str, Sequence[Fault]]]:
+    """What the terms of all devices say of a unit, the oldest device first; and by device, what contradicts that."""
+    first: dict[int, tuple[NotGood, str]] = {}
+    faults: dict[str, list[Fault]] = {}
+    for plan in plans:
+        for unit_id, not_good in plan.choices:
+            chosen, by = first.setdefault(unit_id, (not_good, plan.name))
+            if chosen is not not_good:
+                message = f"unit {unit_id} shows {chosen}, as a term of {by} says, and not {not_good}"
+                faults.setdefault(plan.name, []).append(Fault("terms", message))
+    return {unit_id: chosen for unit_id, (chosen, _) in first.items()}, faults
 
 
-def _outside(tag: BoundTag, image: Image | None, claims: Sequence[_Claim]) -> str:
+def _chosen(tag: BoundTag, not_good: NotGood | None) -> BoundTag:
+    """The tag with what its unit shows; the same object where that changes nothing, so that nothing has to be shown anew."""
+    if not_good is None or not_good is tag.not_good or tag.role is not Role.SHOWN:
+        return tag
+    return replace(tag, not_good=not_good)
+
+
+def _outside(tag: BoundTag, image: Image | None, claims: Sequence[Claim]) -> str:
     if image is None:
         return f"unit {tag.place.unit_id} is not in the server's map"
     for claim in claims:
@@ -148,7 +140,7 @@ def _outside(tag: BoundTag, image: Image | None, claims: Sequence[_Claim]) -> st
     return ""
 
 
-def _list(unit: _Unit, tag: BoundTag, claims: Sequence[_Claim]) -> None:
+def _list(unit: _Unit, tag: BoundTag, claims: Sequence[Claim]) -> None:
     value, *status = claims
     if tag.is_guarded:
         unit.put("guarded", value, tag)

@@ -8,6 +8,9 @@ from scada.modbus.registers import Codec, bit_masks, codec
 from scada.protocols.modbus import ModbusAddress
 from scada.values import BadValue, Value
 
+DEFAULT_UNIT_ID = 1
+"""The unit that is meant where none is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -54,7 +57,7 @@ class Place:
 
 def place_of_address(address: ModbusAddress) -> Place:
     """The place that an address names; raises ConfigError for a type that is not in order."""
-    unit_id = 1 if address.unit_id is None else address.unit_id
+    unit_id = DEFAULT_UNIT_ID if address.unit_id is None else address.unit_id
     if address.table.is_bits:
         return Place(unit_id, address.table, address.register, 1, None, None)
     coding = codec(address.type, address.order, length=address.length, bit=address.bit)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from modbus_server.mailbox.places import Place, place_of_address
+from modbus_server.mailbox.places import DEFAULT_UNIT_ID, Place, place_of_address
+from scada.claims import Claim, claims_of
 from scada.config import BindingConfig, DeviceConfig, Direction, TagConfig
 from scada.conversion import compile_encode, encode_coil
 from scada.errors import ConfigError, Fault
-from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions, NotGood
+from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions, MailboxTerm, NotGood
 from scada.registry import PROTOCOLS
 from scada.setpoints import command_route
 from scada.sources import TagSource, compile_source
@@ -31,7 +32,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundTag:
-    """A tag and its registers.
+    """A tag and its registers. `claims`: the addresses that it takes, the value's first.
 
     `source` makes samples of them (None when shown). `encode` makes their bytes of an engineering value (None when only
     clients write them). `owner` is the program whose samples are shown. `binding` has the scaling that is in force.
@@ -41,6 +42,7 @@ class BoundTag:
     name: str
     role: Role
     place: Place
+    claims: tuple[Claim, ...]
     status: int | None
     not_good: NotGood
     stale_after_s: float
@@ -67,7 +69,10 @@ class BoundTag:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MailboxPlan:
-    """A device with registers here. `faults` are the parts of its configuration that were left out."""
+    """A device with registers here. `faults` are the parts of its configuration that were left out.
+
+    `choices`: what its terms say that clients see of a unit, by the order of the terms.
+    """
 
     device_id: int
     name: str
@@ -75,6 +80,7 @@ class MailboxPlan:
     config: DeviceConfig
     tags: tuple[BoundTag, ...]
     faults: tuple[Fault, ...]
+    choices: tuple[tuple[int, NotGood], ...] = ()
 
 
 def compile_device(device: DeviceConfig) -> MailboxPlan | None:
@@ -92,7 +98,15 @@ def compile_device(device: DeviceConfig) -> MailboxPlan | None:
                 tags.append(_bound(device, tag, binding, network))
             except ConfigError as error:
                 faults.extend(Fault(f"{device.name}@{tag.name}", str(fault)) for fault in error.faults)
-    return MailboxPlan(device.id, device.name, device.revision, device, tuple(tags), tuple(faults))
+    return MailboxPlan(device.id, device.name, device.revision, device, tuple(tags), tuple(faults), _choices(device))
+
+
+def _choices(device: DeviceConfig) -> tuple[tuple[int, NotGood], ...]:
+    return tuple(
+        (DEFAULT_UNIT_ID if term.unit_id is None else term.unit_id, term.not_good)
+        for term in device.terms.get(PROTOCOL, ())
+        if isinstance(term, MailboxTerm) and term.not_good is not None
+    )
 
 
 def _bound(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, network: MailboxNetwork) -> BoundTag:
@@ -110,6 +124,7 @@ def _bound(device: DeviceConfig, tag: TagConfig, binding: BindingConfig, network
         name=tag.name,
         role=role,
         place=place,
+        claims=claims_of(address, binding.direction, f"{device.name}@{tag.name}"),
         status=address.status,
         not_good=network.not_good,
         stale_after_s=network.stale_after_s,

@@ -8,7 +8,7 @@ from scada.config import Direction
 from scada.errors import Fault
 from scada.modbus.limits import Table
 from scada.modbus.registers import codec
-from scada.protocols.modbus import ModbusAddress
+from scada.protocols.modbus import ModbusAddress, ModbusTerm
 from scada.schema import spec
 
 
@@ -25,11 +25,21 @@ class MailboxNetwork:
     """A device whose registers stand in our own Modbus server."""
 
     not_good: NotGood = spec(
-        "what clients see of a bad or stale value: the last value, exception 0B, or the last value and a status register",
+        "what clients see of a bad or stale value: the last value, exception 0B, or the last value and a status register;"
+        " for units of which no term says it",
         NotGood.LAST,
     )
     stale_after_s: float = spec(
         "a value not confirmed for so long is stale; 0 is never", 0.0, minimum=0, maximum=86_400
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxTerm(ModbusTerm):
+    """What a term says about a unit of our own Modbus server, which may hold tags of several devices."""
+
+    not_good: NotGood | None = spec(
+        "what clients see of a bad or stale value of any tag of the unit; that of each device's network when left out", None
     )
 
 

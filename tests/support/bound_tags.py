@@ -1,13 +1,13 @@
 """Configurations with registers of our own server, compiled without a database, and images to put them into."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modbus_server.mailbox.layout import Layout, lay_out
 from modbus_server.mailbox.plans import MailboxPlan, compile_device
 from scada.config import BindingConfig, DeviceConfig, Direction, TagConfig
 from scada.modbus.image import IMAGE_SIZE, Image
-from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions
+from scada.protocols.mailbox import MailboxAddress, MailboxNetwork, MailboxOptions, MailboxTerm
 from scada.protocols.simulated import SimulatedAddress, SimulatedNetwork, SimulatedOptions
 from scada.values import DataType
 
@@ -44,10 +44,12 @@ def bound(number: int, name: str, register: int, direction: str = "in", **more: 
     return TagConfig(number, name, data_type, scaling, limits, deadband, tuple(bindings))
 
 
-def mailbox_device(number: int, name: str, *tags: TagConfig, **network: Any) -> DeviceConfig:
-    """A device with registers here."""
+def mailbox_device(
+    number: int, name: str, *tags: TagConfig, terms: Sequence[MailboxTerm] = (), **network: Any
+) -> DeviceConfig:
+    """A device with registers here; `terms` are what its terms say of units."""
     networks = {"modbus_server": MailboxNetwork(**network), "simulated": SimulatedNetwork("tank")}  # type: ignore[arg-type]
-    return DeviceConfig(number, name, 1, networks, tags)
+    return DeviceConfig(number, name, 1, networks, tags, (), {"modbus_server": tuple(terms)})
 
 
 def plans(*devices: DeviceConfig) -> list[MailboxPlan]:

@@ -10,7 +10,7 @@ from scada.errors import ConfigError
 from scada.modbus.image import Image, Span, UnitMap
 from scada.modbus.limits import Table
 from scada.modbus.registers import RegisterType
-from scada.protocols.mailbox import MailboxAddress
+from scada.protocols.mailbox import MailboxAddress, MailboxTerm, NotGood
 from scada.values import DataType
 from storage.config_store import ConfigStore
 from storage.engine import open_engine
@@ -42,6 +42,33 @@ def test_who_comes_first_has_the_registers() -> None:
         "A@g: holding_register 11 belongs to A@f already",
         "B@x: holding_register 11 belongs to A@f already",
     ]
+
+
+def test_a_term_s_choice_is_that_of_all_tags_of_its_unit() -> None:
+    _, images = shared_image()
+    strict = mailbox_device(
+        1,
+        "A",
+        bound(1, "a", 1, "out", fed=True, unit_id=5),
+        bound(2, "b", 2, "out", fed=True),
+        terms=[MailboxTerm(5, NotGood.EXCEPTION), MailboxTerm(None, None)],
+    )
+    other = mailbox_device(
+        2,
+        "B",
+        bound(3, "c", 3, "out", fed=True, unit_id=5),
+        bound(4, "d", 4, "out", fed=True),
+        not_good=NotGood.STATUS,
+        terms=[MailboxTerm(5, NotGood.LAST)],
+    )
+    layout = laid_out(images, strict, other)
+    assert [(tag.name, tag.not_good.value, tag.is_guarded) for tag in layout.tags] == [
+        ("a", "exception", True),
+        ("b", "last", False),
+        ("c", "exception", True),
+        ("d", "status", False),
+    ]
+    assert fault_texts(layout) == ["terms: unit 5 shows exception, as a term of A says, and not last"]
 
 
 def test_without_a_map_the_unit_id_does_not_matter() -> None:

@@ -198,6 +198,26 @@ def test_old_values_never_look_fresh_after_a_kill(plant: MailboxPlant, ear: BusE
         wait_until(lambda: reading(client, 10) == [55] and reading(client, 20, 2) == [55, 0], 10, "shown again")
 
 
+def test_a_term_says_what_clients_see_of_its_unit(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
+    """Row M2: the choice is the unit's, whichever device a tag of it belongs to; that of the network stays for all others."""
+    terms = [{"name": "strict", "settings": {"modbus_server": {"unit_id": 5, "not_good": "exception"}}}]
+    tags = [
+        {**register_tag("a", 10, "out", source=LEVEL), "term": "strict"},
+        register_tag("b", 11, "out", source=LEVEL),
+    ]
+    made = plant.store.create_device(
+        {"name": "tank", "network": {"modbus_server": {}, "simulated": {"model": "tank"}}, "terms": terms, "tags": tags}
+    )
+    plant.device("other", [register_tag("c", 12, "out", unit_id=5, source=LEVEL)], simulated={"model": "tank"})
+    with plant.server() as server:
+        server.wait_output("3 shown")
+        refused = "exception 11"
+        assert [reading(client, register) for register in (10, 11, 12)] == [refused, [0], refused]
+        new = {"settings": {"modbus_server": {"unit_id": 5, "not_good": "last"}}}
+        plant.store.patch_term(made["terms"][0]["id"], new)
+        wait_until(lambda: [reading(client, register) for register in (10, 11, 12)] == [[0]] * 3, 5, "as it is now")
+
+
 def test_what_was_written_before_a_restart_is_uncertain(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
     plant.device("press", [register_tag("force", 100)])
     with plant.server() as server:
@@ -232,7 +252,8 @@ def test_changes_of_the_configuration_need_no_restart(plant: MailboxPlant, ear: 
 
 def test_what_collides_is_told_where_an_operator_looks(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
     plant.device("one", [register_tag("a", 5)])
-    plant.device("two", [register_tag("b", 5), register_tag("c", 6)])
+    # The configuration does not know whether the server has a map, so another unit's register 5 is not refused there.
+    plant.device("two", [register_tag("b", 5, unit_id=2), register_tag("c", 6)])
     with plant.server() as server:
         told(ear, "two", "c", 0, "uncertain")
         server.wait_output("two: left out: two@b: holding_register 5 belongs to one@a already")
