@@ -218,7 +218,10 @@ class Bus:
     async def send(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float = 5.0
     ) -> None:
-        """One message, beside all others; raises LinkError when the broker did not acknowledge it, and then never sends it."""
+        """One message, behind the changes that were published before as far as the window takes them: a command's verdict does
+        not come ahead of its value. Raises LinkError when the broker did not acknowledge it, and then never sends it.
+        """
+        self._pump()
         await self._link.publish(topic, payload, qos=qos, retain=retain, timeout_s=timeout_s)
 
     @property

@@ -299,6 +299,25 @@ async def test_what_was_published_just_before_the_end_is_sent(broker: Broker) ->
         )
 
 
+async def test_a_message_follows_the_changes_published_before_it() -> None:
+    """A verdict was heard up to 5 ms before the value that it speaks of."""
+    broker = ScriptedBroker()
+    broker.echo = True
+    await broker.start()
+    bus = Bus(MqttSettings(port=broker.port), TOPICS, "field_server")
+    bus.start()
+    async with asyncio.timeout(5):
+        await bus.connected()
+    verdict, data = TOPICS.feedback("boiler"), TOPICS.data("field_server", "boiler")
+    for number in range(20):
+        bus.publish("boiler", [sample(number)])
+        await bus.send(verdict, b"%d" % number)
+    told = [topic for topic, _ in broker.published if topic in (verdict, data)]
+    assert told == [data, verdict] * 20
+    await bus.close()
+    await broker.stop()
+
+
 async def test_a_full_window_makes_longer_messages_and_not_more(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
