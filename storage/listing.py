@@ -25,8 +25,9 @@ def page_of(
 ) -> tuple[list[Row], int]:
     """The rows of a page of the columns' table (pages count from 1) and how many there are in all.
 
-    `filters` compares columns with values; text may hold * and ?. `extra` are filters that are no column of the table. `total`: their number where the
-    caller has a quicker way to it. Raises ConfigError for a field that cannot be filtered or sorted by, and for a page that cannot be.
+    `filters` compares columns with values; text may hold * and ?. `extra` are filters that are no column of the table. `total`:
+    their number, where the caller has a quicker way to it.
+    Raises ConfigError for a field that cannot be filtered or sorted by, and for a page that cannot be.
     """
     table = shown[0].table
     faults: list[Fault] = []
