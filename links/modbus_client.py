@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from links.modbus_wire import CONNECT_ERRORS, READ, NoReply, Wire, WireClient, make_client
+from links.names import HostName
 from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.decoding import unpack_bits
 from scada.modbus.endpoint import Endpoint
@@ -56,6 +57,7 @@ class ModbusClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._host = HostName(endpoint.host)
         self._lock = asyncio.Lock()
         self._client: WireClient | None = None
         self._wire: Wire | None = None
@@ -80,7 +82,7 @@ class ModbusClient:
             self._is_asking = False
             try:
                 client, wire = make_client(self.endpoint)
-                await wire.open(self.endpoint.connect_timeout_s)
+                await wire.open(self._host, self.endpoint.connect_timeout_s)
             except TimeoutError as exc:
                 raise LinkError(f"{self.endpoint}: no connection within {self.endpoint.connect_timeout_s} s") from exc
             except CONNECT_ERRORS as exc:

@@ -7,6 +7,7 @@ event loop, keeps a request waiting after its connection is lost and hoards the 
 
 import asyncio
 import logging
+import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from pymodbus.transaction import TransactionManager
 from pymodbus.transport import CommParams
 
 from links.keepalive import discard_unsent, set_keepalive, unacknowledged
+from links.names import HostName
 from scada.errors import LinkError, ProtocolError
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import MAX_ADU, Table
@@ -74,10 +76,10 @@ class Wire(TransactionManager):
         self._last_reply: dict[int, int] = {}
         self._last_silence: dict[int, int] = {}
 
-    async def open(self, timeout_s: float) -> None:
+    async def open(self, host: HostName, timeout_s: float) -> None:
         """Connect. Unlike connect() it lets the reason of a failure through."""
         async with asyncio.timeout(timeout_s):
-            transport, _ = await self.call_create()
+            transport = await self._create(host)
             try:
                 await self._made.wait()  # a serial transport is set up an iteration later
             except asyncio.CancelledError:
@@ -87,6 +89,27 @@ class Wire(TransactionManager):
             sock = transport.get_extra_info("socket")
             set_keepalive(sock)
             discard_unsent(sock, True)
+
+    async def _create(self, host: HostName) -> Any:
+        """A transport to the first of the host's addresses that lets us in. The loop never sees a name (links/names.py)."""
+        if self._transport is Transport.SERIAL:
+            transport, _ = await self.call_create()
+            return transport
+        # A certificate is for the name, whatever address it has today.
+        more = {"server_hostname": host.name} if self._transport is Transport.TLS else {}
+        kind = socket.SOCK_DGRAM if self._transport is Transport.UDP else socket.SOCK_STREAM
+        failures: list[OSError] = []
+        for address in await host.addresses(kind):
+            self.init_setup_connect_listen(address, int(self.comm_params.port))
+            try:
+                transport, _ = await self.call_create(**more)
+            except OSError as exc:
+                failures.append(exc)
+            else:
+                return transport
+        if len(failures) == 1:
+            raise failures[0]
+        raise OSError("; ".join(map(str, failures)))
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""

@@ -53,6 +53,8 @@ class FieldPlant:
         self.broker = broker
         self.settings = settings
         self.server: Process | None = None
+        self.before: list[str] = []
+        """What stands before the field server's command: a program that runs it."""
 
     def device(self, name: str, port: int, *tags: dict[str, Any], **network: Any) -> dict[str, Any]:
         """Configure a Modbus device on a loopback port, with short timeouts."""
@@ -70,7 +72,7 @@ class FieldPlant:
                 **self.settings,
             }
         )
-        return Process([sys.executable, "-m", "field_server"], environment)
+        return Process([*self.before, sys.executable, "-m", "field_server"], environment)
 
     async def start(self) -> Process:
         """Start the plant's field server and wait until it is ready."""
