@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from flask import current_app, request
 from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema
 
 from flask_app.messages import ProblemSchema, page_schema
+from scada.errors import ConfigError, Fault
 
 MERGE_PATCH = "application/merge-patch+json"
 NOT_WAITED = "Tagwire-Not-Waited"
@@ -37,6 +39,7 @@ _PROBLEMS = {
     503: "the database does not answer, or there is no broker where one is needed; try again",
     507: "the database's disk is full",
 }
+_ASKS = "tagwire_asks"
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -45,12 +48,14 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
 
     def __init__(self, name: str, description: str) -> None:
         super().__init__(name, __name__, url_prefix="/api/v1", description=description)
+        self.before_request(_refuse_query)
 
     def problems(self, *statuses: int) -> Callable[[View], View]:
-        """Document refusals, and what every operation can answer: 406 and the database's trouble."""
+        """Document refusals, and what every operation can answer: 406, 422 to a query that it does not know, and the
+        database's trouble."""
 
         def decorator(view: View) -> View:
-            for status in (*statuses, 406, 503):
+            for status in sorted({*statuses, 406, 422, 503}):
                 view = self.alt_response(
                     status,
                     schema=ProblemSchema,
@@ -148,7 +153,13 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
 
     def asking(self, query: type[Schema]) -> Callable[[View], View]:
         """Read the query; the view gets its arguments, and what is unknown or wrong is 422."""
-        return self.arguments(query, location="query", unknown=RAISE)  # type: ignore[no-any-return]  # untyped, as above
+
+        def decorator(view: View) -> View:
+            asking: View = self.arguments(query, location="query", unknown=RAISE)(view)
+            setattr(asking, _ASKS, True)
+            return asking
+
+        return decorator
 
     def answering(self, schema: Any, text: str, media_type: str = "application/json") -> Callable[[View], View]:
         """Document the answer 200."""
@@ -159,6 +170,14 @@ class ApiBlueprint(Blueprint):  # type: ignore[misc]  # flask-smorest has no typ
         shown = {} if example is None else {"example": example}
         body = {media_type: {"schema": schema, **shown} for media_type, schema in content.items()}
         return self.doc(requestBody={"required": True, "content": body})  # type: ignore[no-any-return]  # untyped, as above
+
+
+def _refuse_query() -> None:
+    """Raise ConfigError for the arguments of a view that has not said what it asks for: one rule for all of them."""
+    view = getattr(current_app.view_functions.get(request.endpoint or ""), "view_class", None)
+    method = getattr(view, "get" if request.method == "HEAD" else request.method.lower(), None)
+    if request.args and method is not None and not hasattr(method, _ASKS):
+        raise ConfigError([Fault(name[:64], "unknown field") for name in request.args])
 
 
 def _chain(*decorators: Callable[[Any], Any]) -> Callable[[View], View]:
