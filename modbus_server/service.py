@@ -4,11 +4,11 @@ import asyncio
 import logging
 import mmap
 import resource
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from links.loop import stop_on_signals
 from links.modbus_connection import Answer, Peer
 from links.modbus_listener import ModbusListener
 from links.notify import notify_ready, notify_stopping
@@ -30,8 +30,7 @@ _OWN_FDS = 32  # what the process itself has open besides connections
 async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `say` gets the line that tells where. Raises ConfigError when it cannot listen."""
     _raise_fd_limit(settings.limits.max_connections + _OWN_FDS)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop = stop_on_signals()
     with _memory(settings) as memory:
         images = _images(settings, memory)
         answers = _answers(settings, _careful(settings, images))
@@ -47,8 +46,6 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             if settings.tls is not None:
                 found = listener.open(settings.host, settings.tls.port, settings.tls.context)
                 where += [f"{host}:{port} (TLS)" for host, port in found]
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
             line = f"Modbus server listens on {', '.join(where)}; {_describe(settings)}"
             say(line)
             notify_ready(line)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import signal
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import click
 from links.backoff import Backoff
 from links.environment import PORT, MqttSettings, open_environment, read_mqtt, seal
 from links.logs import start_logging
+from links.loop import stop_on_signals, until
 from links.mqtt import MqttLink
 from links.notify import notify_ready, notify_stopping
 from scada.errors import ConfigError, LinkError
@@ -42,19 +42,8 @@ def demo() -> None:
 
 
 async def _run(mqtt: MqttSettings, url: str, modbus: tuple[str, int]) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    living = asyncio.create_task(_live(mqtt, url, modbus), name="fleet")
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    await until(stop_on_signals(), _live(mqtt, url, modbus))
     notify_stopping()
-    stopped.cancel()
-    living.cancel()
-    await asyncio.wait({living})
-    if not living.cancelled():
-        living.result()
 
 
 async def _live(mqtt: MqttSettings, url: str, modbus: tuple[str, int]) -> None:

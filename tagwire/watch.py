@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from links.backoff import Backoff
+from links.loop import stop_on_signals, until
 from links.modbus_client import ModbusClient
 from scada.errors import DeviceRefused, LinkError, ProtocolError
 from scada.values import BadValue, Value
@@ -21,24 +21,14 @@ if TYPE_CHECKING:
 
 async def watch_values(target: Target, interval_s: float, duration_s: float | None, as_text: bool) -> None:
     """Read every `interval_s` and show what changed, until SIGINT, SIGTERM or `duration_s`. A lost link is tried again."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     if duration_s is not None:
-        loop.call_later(duration_s, stop.set)
+        asyncio.get_running_loop().call_later(duration_s, stop.set)
     live = _live() if as_text and sys.stdout.isatty() else None
     shower: AbstractContextManager[object] = nullcontext() if live is None else live
     with shower:
         show = _table(target, live) if live is not None else _lines(target, as_text)
-        polling = asyncio.create_task(_poll(target, interval_s, show), name="poll")
-        stopped = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({polling, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        polling.cancel()
-        stopped.cancel()
-        await asyncio.wait({polling})
-        if not polling.cancelled():
-            polling.result()
+        await until(stop, _poll(target, interval_s, show))
 
 
 Show = Callable[[list[tuple[int, Value | BadValue]] | str], None]
