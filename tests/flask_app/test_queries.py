@@ -10,10 +10,11 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def operations(app: Flask) -> list[tuple[str, str]]:
+    """Those of the resources; what lies beside them is for browsers."""
     return [
         (method, rule.rule)
         for rule in app.url_map.iter_rules()
-        if rule.rule.startswith("/api/v1/") and not rule.rule.endswith("openapi.json")
+        if rule.rule.startswith("/api/v1/") and rule.rule not in ("/api/v1/", "/api/v1/openapi.json")
         for method in METHODS
         if method in (rule.methods or ())
     ]
