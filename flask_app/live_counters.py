@@ -4,11 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from scada.payload import decode_payload
+from scada.bus_messages import decode_counters
 from scada.topics import BusTopics
-from scada.values import BadValue
 
-KINDS = ("published", "late", "dropped", "poisoned", "buffered")
 FRESH_S = 15.0
 """Five heartbeats; a program that was silent longer is not shown."""
 MAX_OWNERS = 1_000
@@ -26,18 +24,8 @@ class LiveCounters:
     def take(self, topic: str, payload: bytes) -> None:
         """A heartbeat; those without counters are ignored."""
         parts = self._topics.split(topic)
-        # Of a name and a number, which only the sender needs, and the counters.
-        words = payload.split(b" ", 2)
-        if parts is None or parts.kind != "heartbeat" or len(words) < 3:
-            return
-        try:
-            document = decode_payload(words[2])
-        except BadValue:
-            return  # anybody may send anything there
-        if not isinstance(document, Mapping):
-            return
-        counters = {kind: each for kind in KINDS if type(each := document.get(kind)) is int and each >= 0}
-        if len(counters) < len(KINDS):
+        counters = decode_counters(payload)
+        if parts is None or parts.kind != "heartbeat" or counters is None:
             return
         with self._lock:
             if parts.owner in self._heard or len(self._heard) < MAX_OWNERS:

@@ -15,6 +15,8 @@ from scada.values import TYPE_NAMES, BadValue, Quality, Reason, RejectCode, Samp
 _QUALITIES = {each.value: each for each in Quality}
 _REASONS = {each.value: each for each in Reason}
 _MAX_TIME_MS = 2**53
+COUNTERS = ("published", "late", "dropped", "poisoned", "buffered")
+"""What a program counts of its samples and tells with each heartbeat, since it was started; `buffered`: waiting just now."""
 MAX_STATE_BYTES = 32 * 1024 * 1024
 """A state holds every tag of its device: 100,000 of them take about 8 MiB. Only programs of ours publish states."""
 
@@ -90,6 +92,22 @@ def decode_link(payload: bytes) -> LinkReport:
         raise BadValue(RejectCode.WRONG_TYPE, 'must be an object with a boolean "online"')
     since, error = document.get("since"), document.get("error")
     return LinkReport(document["online"], since if type(since) is int else 0, error if isinstance(error, str) else None)
+
+
+def decode_counters(heartbeat: bytes) -> Mapping[str, int] | None:
+    """The COUNTERS in a heartbeat; None in one that is none of ours."""
+    # Of a name and a number, which only the sender needs, and the counters.
+    words = heartbeat.split(b" ", 2)
+    if len(words) < 3:
+        return None
+    try:
+        document = decode_payload(words[2])
+    except BadValue:
+        return None  # anybody may send anything there
+    if not isinstance(document, Mapping):
+        return None
+    counters = {kind: each for kind in COUNTERS if type(each := document.get(kind)) is int and each >= 0}
+    return counters if len(counters) == len(COUNTERS) else None
 
 
 def _row(sample: Sample, late: bool) -> list[Any]:

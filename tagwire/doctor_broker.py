@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time_ns
 
 from links.environment import MqttSettings
-from scada.bus_messages import LinkReport, decode_link
+from scada.bus_messages import LinkReport, decode_counters, decode_link
 from scada.errors import LinkError
 from scada.topics import BusTopics
 from scada.values import BadValue, Sample
@@ -28,7 +28,7 @@ class BusFacts:
     """What the bus tells. `servers` by owner; `links` by owner and device; `samples` by full name.
 
     `instances`: by owner, the programs whose heartbeats were heard under that name; `changes`: how often each owner's presence
-    changed meanwhile. `heard_ms`: the clock when the samples were fetched.
+    changed meanwhile. `heard_ms`: the clock when the samples were fetched. `counters`: by owner, those in its last heartbeat.
     """
 
     servers: Mapping[str, bool]
@@ -38,6 +38,7 @@ class BusFacts:
     instances: Mapping[str, set[bytes]] = field(default_factory=dict)
     changes: Mapping[str, int] = field(default_factory=dict)
     heard_ms: int = 0
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def link_of(self, device: str, program: str) -> tuple[str, LinkReport] | None:
         """What a program (any shard of it) tells of a device, by whom: the newest report of one that is there, else of any."""
@@ -126,13 +127,16 @@ async def _look(visit: BusVisit, where: str, listen_s: float) -> tuple[BusFacts,
     samples, wrong = picture(topics, held)
     findings += (fault("bus", "", f"not understood: {each}") for each in wrong)
     devices = frozenset(parts.device for topic in held if (parts := topics.split(topic)) and parts.kind == "state")
-    instances, changes = await _listen(visit, listen_s)
-    facts = BusFacts(servers, links, samples, devices, instances, changes, heard_ms)
+    instances, changes, counters = await _listen(visit, listen_s)
+    facts = BusFacts(servers, links, samples, devices, instances, changes, heard_ms, counters)
     return facts, findings or [ok(CHECK, where, f"passes messages on within {1000 * took_s:.0f} ms")]
 
 
-async def _listen(visit: BusVisit, listen_s: float) -> tuple[dict[str, set[bytes]], dict[str, int]]:
-    """Who is there under which name: each program sends a heartbeat every 3 s."""
+async def _listen(
+    visit: BusVisit, listen_s: float
+) -> tuple[dict[str, set[bytes]], dict[str, int], dict[str, Mapping[str, int]]]:
+    """Who is there under which name, and what it counts: each program sends a heartbeat every 3 s."""
+    counters: dict[str, Mapping[str, int]] = {}
     instances: dict[str, set[bytes]] = defaultdict(set)
     changes: dict[str, int] = defaultdict(int)
 
@@ -143,6 +147,8 @@ async def _listen(visit: BusVisit, listen_s: float) -> tuple[dict[str, set[bytes
                 return
             if kind == "heartbeat":
                 instances[parts.owner].add(payload.partition(b" ")[0])
+                if (counted := decode_counters(payload)) is not None:
+                    counters[parts.owner] = counted
             else:
                 changes[parts.owner] += 1
 
@@ -152,4 +158,4 @@ async def _listen(visit: BusVisit, listen_s: float) -> tuple[dict[str, set[bytes
         visit.follow([topic], heard(kind))
     await visit.round_trip()
     await asyncio.sleep(listen_s)
-    return dict(instances), dict(changes)
+    return dict(instances), dict(changes), counters

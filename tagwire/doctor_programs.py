@@ -2,14 +2,16 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scada.config import DeviceConfig, Direction
 from scada.registry import PROTOCOLS
 from tagwire.doctor_broker import BusFacts
-from tagwire.doctor_findings import Finding, fault, ok, warning
+from tagwire.doctor_findings import Finding, Level, fault, ok, warning
 
 CHECK = "programs"
+_ON_THE_WAY = 1_000
+"""Fewer samples than this that wait are those of the last milliseconds, in a plant that changes a lot."""
 _SHARD = re.compile(r"(.+)-([0-9]+)of([0-9]+)")
 
 
@@ -40,8 +42,34 @@ def check_programs(facts: BusFacts, devices: Sequence[DeviceConfig]) -> list[Fin
         if count > 1 and len(facts.instances.get(owner, ())) < 2:
             message = f"came and went {count} times while we listened: it restarts, or two use one client id"
             findings.append(fault(CHECK, owner, message, "See its log; stop all but one"))
+    for owner, counters in sorted(facts.counters.items()):
+        findings += _counted(owner, counters)
     online = sorted(owner for owner, is_online in facts.servers.items() if is_online)
-    return findings or [ok(CHECK, "", f"online: {', '.join(online) or 'none'}")]
+    if all(finding.level is Level.OK for finding in findings):
+        findings.append(ok(CHECK, "", f"online: {', '.join(online) or 'none'}"))
+    return findings
+
+
+def _counted(owner: str, counters: Mapping[str, int]) -> list[Finding]:
+    """What a program's heartbeat says of its samples, where that is something to know about."""
+    findings = []
+    if counters["dropped"]:
+        message = (
+            f"{counters['dropped']:,} samples are lost since it was started: its buffer was full, or the disk failed"
+        )
+        advice = "See its log for when; TAGWIRE_BUS_BUFFER_ROWS is how many are kept while there is no broker"
+        findings.append(warning(CHECK, owner, message, advice))
+    if counters["poisoned"]:
+        message = f"{counters['poisoned']:,} messages could not be dealt with since it was started"
+        findings.append(warning(CHECK, owner, message, "See its log for which"))
+    if counters["buffered"]:
+        message = f"{counters['buffered']:,} samples wait to be sent to the broker"
+        advice = (
+            "Run this again: if it does not get less, the broker is too slow for them, or refuses them; see its log"
+        )
+        few = counters["buffered"] < _ON_THE_WAY
+        findings.append(ok(CHECK, owner, message) if few else warning(CHECK, owner, message, advice))
+    return findings
 
 
 def _needs(devices: Sequence[DeviceConfig]) -> dict[str, str]:

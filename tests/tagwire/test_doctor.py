@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 from pyModbusTCP.server import ModbusServer
 
 from scada.bus_batches import Batch
@@ -410,6 +413,38 @@ def test_a_program_that_runs_twice(plant: Plant) -> None:
         second.kill()
     # Its will said that field_server is gone, which is what the other one would say too when it connects again.
     plant.run("publish", "--retain", "tagwire/server/field_server", '{"online": true}')
+
+
+def test_a_program_that_lost_samples_or_has_many_waiting(plant: Plant) -> None:
+    client = Client(CallbackAPIVersion.VERSION2, client_id="planted")
+    client.connect("127.0.0.1", plant.broker.port)
+    client.loop_start()
+    ended = threading.Event()
+    counters: dict[str, int] = {}
+
+    def beat() -> None:
+        while not ended.wait(0.2):
+            client.publish("tagwire/heartbeat/planted", b"4fe1b2c3d4e5 1 " + json.dumps(counters).encode())
+
+    beating = threading.Thread(target=beat)
+    try:
+        counters |= {"published": 9, "late": 5, "dropped": 1_234, "poisoned": 0, "buffered": 0}
+        beating.start()
+        found = only(plant.doctor(listen_s=1), "programs", "planted", "1,234 samples are lost", "warning")
+        assert "TAGWIRE_BUS_BUFFER_ROWS" in found["advice"]
+        counters |= {"dropped": 0, "buffered": 45_000}
+        only(plant.doctor(listen_s=1), "programs", "planted", "45,000 samples wait to be sent", "warning")
+        counters |= {"poisoned": 2, "buffered": 0}
+        only(plant.doctor(listen_s=1), "programs", "planted", "2 messages could not be dealt with", "warning")
+        counters |= {"poisoned": 0, "buffered": 12}
+        text = plant.run("doctor", "--listen", "1").stdout
+        assert "ok       programs   planted: 12 samples wait to be sent to the broker" in text, text
+        assert "programs   online: " in text
+    finally:
+        ended.set()
+        beating.join(5)
+        client.disconnect()
+        client.loop_stop()
 
 
 def test_samples_from_the_future_and_bad_ones(plant: Plant) -> None:
