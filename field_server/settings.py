@@ -2,22 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
 from environs import validate as check
 
-from links.environment import (
-    BusSettings,
-    MqttSettings,
-    open_environment,
-    read_bus,
-    read_data_dir,
-    read_database_uri,
-    read_mqtt,
-    seal,
-)
+from links.environment import OwnerSettings, open_environment, read_owner, seal
 from links.shard import Shard, read_shard
 from scada.config import ScanClass
 
@@ -28,29 +18,19 @@ _PERIOD = check.Range(min=10, max=86_400_000)
 class Settings:
     """Everything the field server reads from outside. `periods_ms` says what the scan classes mean."""
 
-    mqtt: MqttSettings
-    bus: BusSettings
-    database_uri: str
-    data_dir: Path
+    owner: OwnerSettings
     shard: Shard
     periods_ms: Mapping[ScanClass, int]
     connects_per_s: float
-
-    @property
-    def owner(self) -> str:
-        """This program's name in bus topics."""
-        return self.shard.name("field_server")
 
     @classmethod
     def from_env(cls) -> Self:
         """Read and check every setting; raises ConfigError with all faults."""
         env = open_environment()
+        shard = read_shard(env)
         settings = cls(
-            mqtt=read_mqtt(env),
-            bus=read_bus(env),
-            database_uri=read_database_uri(env),
-            data_dir=read_data_dir(env),
-            shard=read_shard(env),
+            owner=read_owner(env, shard.name("field_server")),
+            shard=shard,
             periods_ms=MappingProxyType(
                 {
                     ScanClass.FAST: env.int("FIELD_SERVER_FAST_MS", 200, validate=_PERIOD),

@@ -191,6 +191,27 @@ def read_bus(env: Environment) -> BusSettings:
     return BusSettings(root, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerSettings:
+    """What a program is told that owns devices. `name` is its own on the bus, `data_dir` where its files stand."""
+
+    name: str
+    mqtt: MqttSettings
+    bus: BusSettings
+    database_uri: str
+    data_dir: Path
+
+    @property
+    def buffer_path(self) -> Path:
+        """Where samples wait while the broker is away."""
+        return self.data_dir / f"bus-{self.name}.sqlite"
+
+
+def read_owner(env: Environment, name: str) -> OwnerSettings:
+    """The settings of the owner `name`; faults are left in `env` for `seal`."""
+    return OwnerSettings(name, read_mqtt(env), read_bus(env), read_database_uri(env), read_data_dir(env))
+
+
 def _readable_file(env: Environment, name: str) -> Path | None:
     text: Any = env.str(name, "")
     if not text:

@@ -2,14 +2,10 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
-import signal
 import sys
-import threading
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -20,7 +16,7 @@ from links.command_desk import CommandDesk
 from links.environment import exit_on_config_error
 from links.lock import hold_lock
 from links.logs import start_logging
-from links.loop import new_event_loop, until
+from links.loop import collect_rarely, new_event_loop, stop_on_signals, until
 from links.mqtt import MqttLink
 from links.notify import notify_ready, notify_stopping
 from mqtt_server.commands import MqttCommands
@@ -39,12 +35,11 @@ from storage.bus_buffer import BusBuffer
 from storage.command_store import CommandLog
 from storage.config_reader import ConfigReader
 from storage.config_watch import ConfigWatch
-from storage.engine import BUSY_TIMEOUT_S
 from storage.event_store import RejectLog
 from storage.heard_store import HeardStore
-from storage.opening import open_database
+from storage.opening import Patience, open_database
 from storage.outbox import Outbox
-from storage.step_writer import StepWriter
+from storage.step_writer import StepWriter, recent_ids
 
 log = logging.getLogger("mqtt_server")
 T = TypeVar("T")
@@ -52,49 +47,36 @@ T = TypeVar("T")
 SWITCH_S = 0.0005
 """The worker threads (database) give the loop its turn after this long, not after Python's default of 5 ms."""
 
-GC_THRESHOLD = 50_000
-"""Messages make no cycles: looking for them every 700 objects, Python's default, only costs time."""
-
-REMEMBERED_MS = 3_600_000
 DRAIN_S = 1.5
 """At the end, time for what waits to reach its device; then as long for the rest, and the rejects, to reach the database."""
 
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    # A thread that waits for a locked database cannot be cancelled, and Python waits for it at the end: it is called off.
-    ended = threading.Event()
-
-    def wait_on(waited_s: float) -> bool:
-        return waited_s < BUSY_TIMEOUT_S and not ended.is_set()
-
-    engine = await until(stop, open_database(settings.database_uri, wait_on))
+    owner, stop, patience = settings.owner, stop_on_signals(), Patience()
+    engine = await until(stop, open_database(owner.database_uri, patience))
     if engine is None:
-        ended.set()
+        patience.end()
         return
-    topics = BusTopics(settings.bus.root)
+    topics = BusTopics(owner.bus.root)
     with (
         ThreadPoolExecutor(1, "writing") as writing,
         ThreadPoolExecutor(1, "reading") as reading,
         ThreadPoolExecutor(1, "hearing") as hearing,  # of its own: the outbox must not wait for it at a locked database
     ):
-        buffer = BusBuffer(settings.data_dir / f"bus-{settings.owner}.sqlite", settings.bus.buffer_rows)
-        bus = Bus(settings.mqtt, topics, settings.owner, buffer=buffer)
+        buffer = BusBuffer(owner.buffer_path, owner.bus.buffer_rows)
+        bus = Bus(owner.mqtt, topics, owner.name, buffer=buffer)
         rejects = Rejects(RejectLog(engine), writing)
         samples = Samples(bus)
         heard = Heard(HeardStore(engine), hearing, settings.shard.owns)
         gateway = Gateway(rejects, samples, heard, topics)
         heard.attach(gateway.settle)
         parking = Parking(Outbox(engine), writing, gateway.settle)
-        link = MqttLink(settings.mqtt, settings.client_id, gateway.receive, on_change=gateway.connection)
-        commands = MqttCommands(gateway.find, link, bus, samples, partial(_feed_own, gateway, settings.owner))
+        link = MqttLink(owner.mqtt, settings.client_id, gateway.receive, on_change=gateway.connection)
+        commands = MqttCommands(gateway.find, link, bus, samples, partial(_feed_own, gateway, owner.name))
         steps = StepWriter(CommandLog(engine), writing)
         desk = CommandDesk(bus, topics, commands, steps.store, answers_unknown=False)
-        intake = Intake(bus, topics, settings.owner, gateway.find, (samples, gateway.feeds, commands))
+        intake = Intake(bus, topics, owner.name, gateway.find, (samples, gateway.feeds, commands))
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compile_device, reading)
         follower = Follower(gateway, (parking, heard), (link, bus), intake, commands)
         try:
@@ -109,7 +91,7 @@ async def serve(settings: Settings) -> None:
                         ("bus", intake.watch()),
                         ("steps of commands", steps.run()),
                         ("commands", desk.run()),
-                        ("commands of an earlier run", recall_commands(desk, CommandLog(engine), reading)),
+                        ("commands of an earlier run", remember(desk, recent_ids(CommandLog(engine), reading))),
                         ("configuration", follower.follow(watch)),
                     )
                 ]
@@ -119,13 +101,13 @@ async def serve(settings: Settings) -> None:
                 gateway.stop_receiving()
                 await desk.close()
                 await drain(gateway, parking.drained(), heard.written(), rejects.flush(), steps.written())
-                ended.set()
+                patience.end()
                 samples.close()
                 await asyncio.gather(link.close(), bus.close())
                 for task in running:
                     task.cancel()
         finally:
-            ended.set()
+            patience.end()
             rejects.report_unwritten()
             engine.dispose()
 
@@ -168,11 +150,9 @@ class Follower:
                 notify_ready(f"{devices} devices, {tags} tags")
 
 
-async def recall_commands(desk: CommandDesk, command_log: CommandLog, executor: Executor) -> None:
-    """So that none of them is carried out again. Where they cannot be read the book starts empty: commands live for seconds."""
-    since_ms = time.time_ns() // 1_000_000 - REMEMBERED_MS
-    with contextlib.suppress(LinkError):
-        desk.remember(await asyncio.get_running_loop().run_in_executor(executor, command_log.recent_ids, since_ms))
+async def remember(desk: CommandDesk, ids: Awaitable[list[str]]) -> None:
+    """So that none of these commands is carried out again."""
+    desk.remember(await ids)
 
 
 async def loaded(what: str, load: Callable[[], Awaitable[T]]) -> T:
@@ -208,12 +188,12 @@ def _feed_own(gateway: Gateway, owner: str, device: str, samples: list[Sample]) 
 @exit_on_config_error
 def main() -> None:
     """The program."""
-    gc.set_threshold(GC_THRESHOLD)
+    collect_rarely()
     sys.setswitchinterval(SWITCH_S)
     start_logging()
     settings = Settings.from_env()
     with (
-        hold_lock(settings.data_dir / f"mqtt_server-{settings.shard}.lock", "mqtt_server"),
+        hold_lock(settings.owner.data_dir / f"mqtt_server-{settings.shard}.lock", "mqtt_server"),
         asyncio.Runner(loop_factory=new_event_loop) as runner,
     ):
         runner.run(serve(settings))

@@ -2,18 +2,37 @@
 
 import asyncio
 import logging
+import threading
 
 from sqlalchemy import Engine
 
 from scada.errors import LinkError
 from storage.damage import set_aside
-from storage.engine import WaitOn, open_engine
+from storage.engine import BUSY_TIMEOUT_S, WaitOn, open_engine
 from storage.migrate import migrate
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 10.0
+
+
+class Patience:
+    """How long a program's writers wait for another one's lock: as long as SQLite itself would, until they are called off.
+
+    A thread that waits cannot be cancelled, and Python waits for it at the end.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def __call__(self, waited_s: float) -> bool:
+        """Whether to wait on."""
+        return waited_s < BUSY_TIMEOUT_S and not self._ended.is_set()
+
+    def end(self) -> None:
+        """The program ends: nobody waits any longer."""
+        self._ended.set()
 
 
 async def open_database(uri: str, wait_on: WaitOn) -> Engine:

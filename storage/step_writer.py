@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 50_000
 """Most steps kept in memory while the database cannot be written; beyond it the oldest are lost, and counted."""
 PAUSE_S = 1.0
+REMEMBERED_MS = 3_600_000
+"""Commands live for seconds: older ones need not be known."""
 
 
 class StepWriter:
@@ -70,3 +73,13 @@ class StepWriter:
             if not self._waiting:
                 self._ready.clear()
                 self._empty.set()
+
+
+async def recent_ids(command_log: CommandLog, executor: Executor) -> list[str]:
+    """Ids of commands that an earlier run has seen, for who must not carry one out again; none where they cannot be read."""
+    since_ms = time.time_ns() // 1_000_000 - REMEMBERED_MS
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, command_log.recent_ids, since_ms)
+    except LinkError as error:
+        log.error("commands of an earlier run are not known, so one that comes again is not recognised: %s", error)
+        return []
