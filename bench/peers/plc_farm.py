@@ -2,8 +2,9 @@
 
 Each listens on its own port (printed in one line). Every second all float32 values change: register pair n of a device holds
 n + second / 1024, with what was written on top. The first DEAD devices accept connections and never answer. Lines on standard
-input: `mark` forgets what was counted so far, `restart` closes every connection and port and opens them again a second later. At
-its end one line of JSON: requests, registers read, connects by time, and for each device the times of its reads from address 0.
+input: `mark` forgets what was counted so far, `restart` closes every connection and port and opens them again a second later,
+`report` prints what was counted and counts from there. At its end it prints that too, as one line of JSON: requests, registers
+read, connects by time, and for each device the times of its reads from address 0.
 """
 
 import asyncio
@@ -35,6 +36,11 @@ class Farm:
         self.requests = self.registers = 0
         self.connects: list[float] = []
         self.reads: list[list[float]] = [[] for _ in self.ports]
+
+    def report(self) -> str:
+        """What was counted, as one line."""
+        counted = {name: getattr(self, name) for name in ("requests", "registers", "connects", "reads")}
+        return json.dumps(counted)
 
     async def tick(self) -> None:
         """New values every second."""
@@ -121,10 +127,13 @@ async def serve(count: int, dead: int) -> None:
                 transport.abort()
             await asyncio.sleep(1)
             servers = await listen()
+        elif line == "report\n":
+            print(farm.report(), flush=True)
+            farm.forget()
+            continue
         print("done", flush=True)
     ticking.cancel()
-    counted = {"requests": farm.requests, "registers": farm.registers, "connects": farm.connects, "reads": farm.reads}
-    print(json.dumps(counted), flush=True)
+    print(farm.report(), flush=True)
 
 
 if __name__ == "__main__":

@@ -217,39 +217,6 @@ async def test_d13_changed_while_polls_are_in_flight(plant: FieldPlant, watch: B
         assert each[1] == "still"
 
 
-async def turn_about(plant: FieldPlant, farm: Farm, seconds: float) -> float:
-    """The p99 of the periods of the living devices."""
-    await asyncio.to_thread(farm.tell, "mark")
-    await asyncio.sleep(seconds)
-    counted = await asyncio.to_thread(farm.close)
-    gaps = [after - before for times in counted["reads"][farm.dead :] for before, after in pairwise(times)]
-    assert len(gaps) > 100
-    return percentile(gaps, 99)
-
-
-async def test_d11_the_dead_among_many(tmp_path: Path, mosquitto: Broker) -> None:
-    """Two field servers at the same time, so that both see the same machine: one with a tenth of its devices dead."""
-    count = rounds(80, 300)
-    farms = [Farm(count, 0), Farm(count, count // 10)]
-    async with AsyncExitStack() as stack:
-        plants = []
-        for number, farm in enumerate(farms):
-            folder = tmp_path / f"plant{number}"
-            folder.mkdir()
-            prefix = {"MQTT_CLIENT_ID_PREFIX": f"p{number}", "TAGWIRE_BUS_ROOT": f"plant{number}"}
-            built = await stack.enter_async_context(build_field_plant(folder, mosquitto, **prefix))
-            for index, port in enumerate(farm.ports):
-                built.device(f"d{index}", port, tag("a", 0, type="float32", period_ms=500), timeout_s=1.0)
-            plants.append(built)
-        for built in plants:
-            await built.start()
-        await asyncio.sleep(3.0)
-        both = [asyncio.create_task(turn_about(*pair, rounds(4, 30))) for pair in zip(plants, farms, strict=True)]
-        alive, with_dead = await asyncio.gather(*both)
-        print(f"p99 of 0.5 s periods: {alive:.3f} s all alive, {with_dead:.3f} s with a tenth dead")
-        assert with_dead <= 1.5 * max(alive, 0.5)
-
-
 async def test_d12_all_come_back_at_once(plant: FieldPlant, watch: BusWatch) -> None:
     """No more connects a second than the setting says, and all good in time."""
     count, most = rounds(80, 1000), rounds(30, 90)

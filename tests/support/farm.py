@@ -22,11 +22,12 @@ class Farm:
 
     def tell(self, line: str) -> None:
         """`mark` (count from here) or `restart` (close everything, and listen again a second later); waits until it is done."""
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        self._popen.stdin.write(f"{line}\n")
-        self._popen.stdin.flush()
-        assert self._popen.stdout.readline() == "done\n"
+        assert self._ask(line) == "done\n"
+
+    def report(self) -> dict[str, Any]:
+        """What it has counted since it was asked last."""
+        counted: dict[str, Any] = json.loads(self._ask("report"))
+        return counted
 
     def close(self) -> dict[str, Any]:
         """End it; what it counted."""
@@ -38,3 +39,10 @@ class Farm:
         """End it in any case."""
         self._popen.kill()
         self._popen.wait()
+
+    def _ask(self, line: str) -> str:
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._popen.stdin.write(f"{line}\n")
+        self._popen.stdin.flush()
+        return self._popen.stdout.readline()
