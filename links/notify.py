@@ -15,23 +15,16 @@ def notify_ready(status: str = "") -> None:
     _send("READY=1", status)
 
 
-def notify_status(status: str) -> None:
-    """Replace the program's status line."""
-    _send(None, status)
-
-
 def notify_stopping() -> None:
     """Say that the program is on its way out, on purpose."""
     _send("STOPPING=1", "")
 
 
-def _send(state: str | None, status: str) -> None:
+def _send(state: str, status: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address or not hasattr(socket, "AF_UNIX"):
         return
-    lines = ([state] if state else []) + ([f"STATUS={' '.join(status.split())}"] if status else [])
-    if not lines:
-        return
+    lines = [state, *([f"STATUS={' '.join(status.split())}"] if status else [])]
     target = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

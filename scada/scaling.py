@@ -30,10 +30,6 @@ class Scaling:
         if faults:
             raise ConfigError(faults)
 
-    @property
-    def is_identity(self) -> bool:
-        return self.gain == 1.0 and self.offset == 0.0
-
     def to_engineering(self, raw: Number) -> Number:
         """Raises BadValue (OUT_OF_RANGE) when raw or the result is no finite number."""
         if self.gain == 1.0 and self.offset == 0.0:

@@ -75,7 +75,6 @@ class RejectCode(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     UNKNOWN_TEXT = "unknown_text"
     BAD_TIME = "bad_time"
-    NO_BINDING = "no_binding"
     BAD_CONFIG = "bad_config"
     DEVICE_REFUSED = "device_refused"
     VERIFY_FAILED = "verify_failed"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from links.notify import notify_ready, notify_status, notify_stopping
+from links.notify import notify_ready, notify_stopping
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -29,8 +29,6 @@ def test_messages(listener: socket.socket) -> None:
     assert listener.recv(100) == b"READY=1\nSTATUS=serving 3 devices"
     notify_ready()
     assert listener.recv(100) == b"READY=1"
-    notify_status("busy")
-    assert listener.recv(100) == b"STATUS=busy"
     notify_stopping()
     assert listener.recv(100) == b"STOPPING=1"
 
