@@ -21,20 +21,20 @@ class Terminal:
     """`output` is all that was written to the screen, `text` the same without the sequences that move and colour."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        self._master, slave = pty.openpty()
-        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        self._ours, theirs = pty.openpty()
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
         self.popen = subprocess.Popen(
             command,
             env={**env, "TERM": "xterm"},
             cwd=cwd,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
             start_new_session=True,
             # Ctrl-C is a signal only at a controlling terminal.
             preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0) and None,
         )
-        os.close(slave)
+        os.close(theirs)
         self.output = b""
         self._reader = threading.Thread(target=self._read, name="terminal", daemon=True)
         self._reader.start()
@@ -46,13 +46,13 @@ class Terminal:
 
     def _read(self) -> None:
         with suppress(OSError):  # EIO: nobody has the other side open any more
-            while chunk := os.read(self._master, 65536):
+            while chunk := os.read(self._ours, 65536):
                 self.output += chunk
 
     def type(self, keys: str) -> int:
         """Press keys ("\\t", "\\x03" ...); the length of `text` before that."""
         before = len(self.text)
-        os.write(self._master, keys.encode())
+        os.write(self._ours, keys.encode())
         return before
 
     def wait_text(self, wanted: str, since: int = 0, timeout_s: float = 15.0) -> None:
@@ -68,7 +68,7 @@ class Terminal:
             self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()
         self._reader.join(2)
-        os.close(self._master)
+        os.close(self._ours)
 
 
 @contextmanager
