@@ -18,6 +18,7 @@ import orjson
 from links.bus_backlog import Backlog, BufferStore
 from links.bus_handlers import Handler, Handlers
 from links.bus_heartbeat import Heartbeat
+from links.bus_receipts import Receipts, Safe
 from links.bus_retained import SLOTS, Retained
 from links.bus_retained_window import RetainedWindow
 from links.bus_window import KEPT_S, Window
@@ -71,13 +72,16 @@ class Bus:
         *,
         buffer: BufferStore | None = None,
         info: Mapping[str, Any] | None = None,
+        on_safe: Safe = lambda *_: None,
     ) -> None:
+        """`on_safe`: see links.bus_receipts; for an owner that answers for its samples before they are sent."""
         self._topics = topics
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
         self._retained = Retained(topics, owner)
-        self._backlog = Backlog(buffer, self._pump)
+        self._receipts = Receipts(on_safe)
+        self._backlog = Backlog(buffer, self._pump, self._receipts.done)
         self._pending: dict[str, list[Sample]] = {}
         self._pending_samples = 0
         self._encoded: deque[Batch] = deque()
@@ -251,11 +255,13 @@ class Bus:
 
     def _encode(self, device: str, samples: list[Sample]) -> None:
         for count, payload in split_payloads(samples):
+            self._number += 1
+            self._receipts.add(self._number, device, count)
             if not payload:
+                self._receipts.done([self._number])
                 self._poisoned += 1
                 self._fail(f"a sample of {device} does not fit into a message: too long, or no JSON")
                 continue
-            self._number += 1
             self._encoded.append(Batch(self._number, device, count, payload))
 
     def _spill(self) -> None:
@@ -316,6 +322,7 @@ class Bus:
     def _settle(self, keep_s: float = KEPT_S) -> None:
         """What was acknowledged long enough ago is done with."""
         settled = self._window.settle(keep_s)
+        self._receipts.done(settled.numbers)
         self._published += settled.samples
         self._late += settled.late_samples
         if settled.late_numbers:
@@ -324,6 +331,7 @@ class Bus:
 
     def _refuse(self, batch: Batch, text: str) -> None:
         self._refused += batch.size
+        self._receipts.done([batch.number])
         self._backlog.delivered([batch.number])
         self._fail(text)
 

@@ -57,14 +57,21 @@ class Backlog:
     """A queue of batches. `add` at its end, `take` from its front, `put_back` what was taken and not delivered.
 
     Beyond the store's `max_samples` the oldest are dropped and counted. `on_ready` is called when batches can be taken that
-    could not before. Without a store, or when it cannot be opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
+    could not before, `on_kept` with the numbers of batches that are on disk, or dropped. Without a store, or when it cannot be
+    opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
     """
 
-    def __init__(self, store: BufferStore | None, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: BufferStore | None,
+        on_ready: Callable[[], None],
+        on_kept: Callable[[Iterable[int]], None] = lambda _: None,
+    ) -> None:
         self._store: BufferStore | None = None
         self._wanted_store = store
         self._max_samples = IN_MEMORY_SAMPLES
         self._on_ready = on_ready
+        self._on_kept = on_kept
         self._next: deque[Batch] = deque()  # the oldest, without a gap
         self._next_samples = 0
         self._loaded = 0  # all batches up to this number are, or were, in `_next`
@@ -215,6 +222,7 @@ class Backlog:
         self.samples -= batch.size
         self.dropped += batch.size
         self._forget(batch.number, batch.number)
+        self._on_kept([batch.number])
 
     def _forget(self, first: int, last: int) -> None:
         if self._store is None:
@@ -239,6 +247,7 @@ class Backlog:
             self._gone = [*gone, *self._gone]
             self._bound()
             return
+        self._on_kept([batch.number for batch in added])
         if self.error is not None:
             log.info("bus buffer: the disk takes samples again")
             self.error = None

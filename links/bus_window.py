@@ -15,9 +15,10 @@ KEPT_S = 1.0
 
 
 class Settled(NamedTuple):
-    """Batches that are the broker's for good: their samples, those of them that came late, and the late ones' numbers."""
+    """Batches that are the broker's for good: their samples and numbers, and those of them that came late."""
 
     samples: int
+    numbers: list[int]
     late_samples: int
     late_numbers: list[int]
 
@@ -65,14 +66,16 @@ class Window:
         """Let go of what was acknowledged more than `keep_s` ago."""
         samples = late_samples = 0
         numbers: list[int] = []
+        late_numbers: list[int] = []
         until = time.monotonic() - keep_s
         while self._acknowledged and self._acknowledged[0][0] <= until:
             _, batch, late = self._acknowledged.popleft()
             samples += batch.size
+            numbers.append(batch.number)
             if late:
                 late_samples += batch.size
-                numbers.append(batch.number)
-        return Settled(samples, late_samples, numbers)
+                late_numbers.append(batch.number)
+        return Settled(samples, numbers, late_samples, late_numbers)
 
     def end(self) -> list[Batch]:
         """The connection ended: everything that it did not settle, in order."""

@@ -10,12 +10,14 @@ from scada.modbus.image import Image
 from scada.modbus.limits import TABLE_SIZE, Table
 from scada.modbus.pdu import ExceptionCode, refuse
 
+Written = Callable[[Sequence[BoundTag], int, int], None]
+
 
 class BoundImage(Image):
     """The memory of `image`. The server itself reads and writes `image`, past these checks.
 
-    `hidden` are the guarded items whose reads are refused just now. `written` is told which tags a client's request wrote,
-    when the bytes are there; it must not raise.
+    `hidden` are the guarded items whose reads are refused just now. `written` is told which tags a client's request wrote, and
+    its address and count, when the bytes are there; it must not raise.
     """
 
     __slots__ = ("_hidden", "_layout", "_on_read", "_on_write", "_written")
@@ -25,7 +27,7 @@ class BoundImage(Image):
         image: Image,
         layout: UnitLayout,
         hidden: AbstractSet[object],
-        written: Callable[[Sequence[BoundTag]], None],
+        written: Written,
     ) -> None:
         super().__init__(image.memory, image.unit_map, image.offset)
         self._layout = layout
@@ -89,7 +91,7 @@ class BoundImage(Image):
     def _tell(self, table: Table, address: int, count: int) -> None:
         index = self._layout.written.get(table)
         if index is not None and (tags := index.find(address, count)):
-            self._written(tags)
+            self._written(tags, address, count)
 
 
 def _flags(*kinds: Mapping[Table, Index[Any]]) -> dict[Table, bytes]:

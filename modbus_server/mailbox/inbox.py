@@ -17,13 +17,26 @@ Publish = Callable[[str, Sequence[Sample]], None]
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """`written_s`: when it was written last, monotonic seconds; None when not since the start: nobody knows how old it is."""
+    """`written_s`: when it was written last, monotonic seconds; None when not since the start: nobody knows how old it is.
+
+    `parts`: which of its registers were written since it was whole, by bits; 0 when it is whole.
+    """
 
     tag: BoundTag
     image: Image
     told: Sample | None = None
     written_s: float | None = None
     is_stale: bool = False
+    parts: int = 0
+
+    def write(self, address: int, count: int, now_s: float) -> None:
+        """Addresses were written, of which at least one belongs to it. It is whole again when all of its own were."""
+        place = self.tag.place
+        first, end = max(address, place.first) - place.first, min(address + count, place.end) - place.first
+        self.parts |= (1 << end) - (1 << first)
+        if self.parts == (1 << place.count) - 1:
+            self.parts = 0
+        self.written_s = now_s
 
 
 class Inbox:
@@ -51,18 +64,18 @@ class Inbox:
                 held = _Held(tag, self._images[tag.place.unit_id])
                 before = places.get(_key(tag))
                 if before is not None:
-                    held.written_s = before.written_s
+                    held.written_s, held.parts = before.written_s, before.parts
                 told = names.get((tag.device, tag.name))
                 held.told = None if told is None else told.told
                 fresh.append(held)
             self._held[tag] = self._by_name[tag.device, tag.name] = held
         self._tell(fresh, time_ms, now_s)
 
-    def written(self, tags: Iterable[BoundTag], time_ms: int, now_s: float) -> None:
-        """The registers of these tags were written just now."""
+    def written(self, tags: Iterable[BoundTag], address: int, count: int, time_ms: int, now_s: float) -> None:
+        """`count` addresses, registers of these tags among them, were written just now by one request."""
         news = [held for tag in tags if (held := self._held.get(tag)) is not None]
         for held in news:
-            held.written_s = now_s
+            held.write(address, count, now_s)
         self._tell(news, time_ms, now_s)
 
     def put(self, values: Sequence[tuple[BoundTag, bytes]], time_ms: int, now_s: float) -> None:
@@ -71,7 +84,7 @@ class Inbox:
             tag.place.write(self._images[tag.place.unit_id], data)
         news = [held for tag, _ in values if (held := self._held.get(tag)) is not None]
         for held in news:
-            held.written_s = now_s
+            held.write(held.tag.place.first, held.tag.place.count, now_s)
         self._tell(news, time_ms, now_s, asked=True)
 
     def read(self, device: str, names: Collection[str], time_ms: int, now_s: float) -> list[Sample]:
@@ -124,10 +137,14 @@ class Inbox:
         sample = tag.source.sample(raw, time_ms, last)
         if isinstance(raw, BadValue) and (held.told is None or held.told.quality is not Quality.BAD):
             logger.warning("%s: %s holds no value: %s", tag.full_name, tag.place, raw)
-        if held.written_s is None:
-            return sample._replace(quality=Quality.UNCERTAIN, reason=Reason.STALE) if _is_good(sample) else sample
-        held.is_stale = bool(tag.stale_after_s) and now_s - held.written_s >= tag.stale_after_s
-        return sample._replace(quality=Quality.BAD, reason=Reason.STALE) if held.is_stale else sample
+        if held.written_s is not None:
+            held.is_stale = bool(tag.stale_after_s) and now_s - held.written_s >= tag.stale_after_s
+        if held.is_stale:
+            return sample._replace(quality=Quality.BAD, reason=Reason.STALE)
+        # A value of which one half is new and the other old was never sent by anybody.
+        if (held.written_s is None or held.parts) and _is_good(sample):
+            return sample._replace(quality=Quality.UNCERTAIN, reason=Reason.STALE)
+        return sample
 
 
 def _is_good(sample: Sample) -> bool:

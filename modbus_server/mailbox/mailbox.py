@@ -12,6 +12,7 @@ from modbus_server.mailbox.bound_image import BoundImage
 from modbus_server.mailbox.display import Display
 from modbus_server.mailbox.guard import save_guard
 from modbus_server.mailbox.inbox import Inbox
+from modbus_server.mailbox.journal import Journal, Record
 from modbus_server.mailbox.layout import Layout, lay_out
 from modbus_server.mailbox.plans import PROTOCOL, BoundTag, MailboxPlan, Role
 from scada.bus_messages import decode_data, decode_link, decode_state
@@ -33,8 +34,13 @@ Use = Callable[[Mapping[int, Image]], None]
 class Mailbox:
     """One per program; everything runs in its loop."""
 
-    def __init__(self, bus: Bus, topics: BusTopics, images: Mapping[int, Image], use: Use, folder: Path) -> None:
-        """`images`: by unit id, as the server itself sees them; `use` takes those that clients shall see."""
+    def __init__(
+        self, bus: Bus, topics: BusTopics, images: Mapping[int, Image], use: Use, folder: Path, journal: Journal
+    ) -> None:
+        """`images`: by unit id, as the server itself sees them; `use` takes those that clients shall see.
+
+        `journal` is told by the bus what is safe.
+        """
         self._bus = bus
         self._topics = topics
         self._images = images
@@ -47,7 +53,9 @@ class Mailbox:
         self._pictures: set[str] = set()
         self._changes: set[str] = set()
         self._expiry: asyncio.TimerHandle | None = None
-        self.inbox = Inbox(images, bus.publish)
+        self._journal = journal
+        self._left: Sequence[Record] = ()
+        self.inbox = Inbox(images, self._publish)
         self.display = Display(images)
         bus.watch(self._on_bus)
         bus.subscribe([topics.link(PROTOCOL, "+")], self._on_own_link)
@@ -76,6 +84,10 @@ class Mailbox:
         """Write encoded values into their registers, all before anybody can read any."""
         self.inbox.put(values, _now_ms(), time.monotonic())
 
+    def open(self) -> None:
+        """Find what an earlier run did not get onto the bus. Waits for the disk: to be called in a thread, before `apply`."""
+        self._left = self._journal.open()
+
     def lay_out(self, change: Change[MailboxPlan]) -> Layout:
         """What the registers will be with a change. Takes its time with many tags: to be called in a thread, before `apply`."""
         return lay_out(self._plans_after(change).values(), self._images)
@@ -86,6 +98,7 @@ class Mailbox:
         self._plans = self._plans_after(change)
         self._by_name = {plan.name: plan for plan in self._plans.values()}
         self._tags = {(tag.device, tag.name): tag for tag in layout.tags}
+        self._publish_left()
         now_s = time.monotonic()
         self.inbox.apply((tag for tag in layout.tags if tag.role is not Role.SHOWN), _now_ms(), now_s)
         unknown = self.display.apply((tag for tag in layout.tags if tag.role is Role.SHOWN), now_s)
@@ -106,6 +119,26 @@ class Mailbox:
         """Nobody keeps what is shown up any more: it is not good."""
         self._stop_looking()
         self.display.bus(False, time.monotonic())
+        self._journal.close()
+
+    def _publish(self, device: str, samples: Sequence[Sample]) -> None:
+        # A client is answered after this: what it is told to be written must outlive a kill.
+        self._journal.add(device, samples)
+        self._bus.publish(device, samples)
+
+    def _publish_left(self) -> None:
+        """What was written before a kill, with its own time; before anything is told of the same tags."""
+        for record in self._left:
+            samples = [
+                sample._replace(late=True)
+                for sample in record.samples
+                if (tag := self._tags.get((record.device, sample.tag))) is not None and tag.role is not Role.SHOWN
+            ]
+            self._journal.again(record, len(samples))
+            self._bus.publish(record.device, samples)
+        if self._left:
+            logger.info("%d messages of an earlier run were not on the bus yet", len(self._left))
+        self._left = ()
 
     def _stop_looking(self) -> None:
         if self._expiry is not None:
@@ -190,8 +223,8 @@ class Mailbox:
         if payload and parts is not None and parts.device not in self._by_name:
             self._bus.forget(parts.device)
 
-    def _on_written(self, tags: Sequence[BoundTag]) -> None:
-        self.inbox.written(tags, _now_ms(), time.monotonic())
+    def _on_written(self, tags: Sequence[BoundTag], address: int, count: int) -> None:
+        self.inbox.written(tags, address, count, _now_ms(), time.monotonic())
 
     def _watch_age(self) -> None:
         is_needed = any(tag.stale_after_s for tag in self._tags.values())

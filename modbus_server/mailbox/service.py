@@ -15,6 +15,7 @@ from links.command_desk import CommandDesk
 from links.lock import hold_lock
 from links.loop import until
 from modbus_server.mailbox.commands import MailboxCommands
+from modbus_server.mailbox.journal import Journal
 from modbus_server.mailbox.mailbox import Mailbox, Use
 from modbus_server.mailbox.plans import PROTOCOL, MailboxPlan, compile_device
 from modbus_server.settings import MailboxSettings
@@ -81,8 +82,9 @@ class _Running:
     ) -> None:
         topics = BusTopics(settings.bus.root)
         buffer = BusBuffer(settings.data_dir / f"bus-{PROTOCOL}.sqlite", settings.bus.buffer_rows)
-        self._bus = Bus(settings.mqtt, topics, PROTOCOL, buffer=buffer)
-        self._mailbox = Mailbox(self._bus, topics, images, use, settings.folder)
+        journal = Journal(settings.data_dir / f"bus-{PROTOCOL}.journal")
+        self._bus = Bus(settings.mqtt, topics, PROTOCOL, buffer=buffer, on_safe=journal.safe)
+        self._mailbox = Mailbox(self._bus, topics, images, use, settings.folder, journal)
         self._log = CommandLog(engine)
         self._steps = StepWriter(self._log, writing)
         performer = MailboxCommands(self._mailbox)
@@ -93,7 +95,9 @@ class _Running:
         self, first: Change[MailboxPlan], changes: AsyncIterator[Change[MailboxPlan]], stop: asyncio.Event
     ) -> None:
         """Until `stop`."""
+        loop = asyncio.get_running_loop()
         try:
+            await loop.run_in_executor(self._writing, self._mailbox.open)
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self._steps.run(), name="steps of commands"),
@@ -102,7 +106,6 @@ class _Running:
                 ]
                 with contextlib.suppress(LinkError):  # the book of ids then starts empty: commands live for seconds
                     since_ms = time.time_ns() // 1_000_000 - _REMEMBERED_MS
-                    loop = asyncio.get_running_loop()
                     self._desk.remember(await loop.run_in_executor(self._writing, self._log.recent_ids, since_ms))
                 self._bus.start()
                 await stop.wait()
@@ -124,7 +127,8 @@ class _Running:
     async def _apply(self, change: Change[MailboxPlan]) -> None:
         loop = asyncio.get_running_loop()
         layout = await loop.run_in_executor(self._writing, self._mailbox.lay_out, change)
+        # First: a kill in between must not leave a tag in force that the next start would not be careful with.
+        await loop.run_in_executor(self._writing, self._mailbox.save_guard, layout)
         self._mailbox.apply(change, layout)
         inbox, display = self._mailbox.inbox, self._mailbox.display
         logger.info("configuration %d: %d tags from registers, %d shown", change.revision, len(inbox), len(display))
-        await loop.run_in_executor(self._writing, self._mailbox.save_guard, layout)

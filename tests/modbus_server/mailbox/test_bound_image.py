@@ -39,7 +39,7 @@ class Bound:
         self.bound: dict[int, Image] = dict.fromkeys(range(256), image)
         self.answers = Answers(self.bound, {}, Right.WRITE)
 
-    def _on_written(self, tags: Sequence[BoundTag]) -> None:
+    def _on_written(self, tags: Sequence[BoundTag], address: int, count: int) -> None:
         self.written += names(tags)
 
     def ask(self, text: str) -> str:

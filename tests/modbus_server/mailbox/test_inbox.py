@@ -45,7 +45,7 @@ class Box:
             and tag.place.first < address + len(words)
             and address < tag.place.end
         ]
-        self.inbox.written(touched, self.time_ms, self.now_s)
+        self.inbox.written(touched, address, len(words), self.time_ms, self.now_s)
 
     def register(self, address: int) -> int:
         return int.from_bytes(self.image.read_registers(Table.HOLDING_REGISTER, address, 1), "big")
@@ -70,15 +70,46 @@ def test_what_stands_there_at_the_start_is_told_and_uncertain_until_it_is_writte
     assert box.news() == []
 
 
-def test_a_value_in_two_halves_is_told_as_it_stands_after_each() -> None:
-    box = Box(bound(1, "x", 5, type=FLOAT, order=Order.CDAB))
+def test_half_a_value_is_never_good() -> None:
+    """One half new, the other old: a value that no client ever sent was told as good."""
+    box = Box(bound(1, "x", 5, type=FLOAT, order=Order.CDAB, status=9))
     high, low = struct.unpack(">HH", struct.pack(">f", -1.7))
+    whole = struct.unpack(">f", struct.pack(">f", -1.7))[0]
     box.write(6, high)
     box.write(5, low)
-    assert [value for value, *_ in box.news()][1:] == [
-        struct.unpack(">f", struct.pack(">HH", high, 0))[0],
-        struct.unpack(">f", struct.pack(">f", -1.7))[0],
+    assert box.news()[1:] == [
+        (struct.unpack(">f", struct.pack(">HH", high, 0))[0], UNCERTAIN, "stale"),
+        (whole, GOOD, ""),
     ]
+    box.write(5, low)
+    assert box.news() == [(whole, UNCERTAIN, "stale")]
+    assert box.register(9) == 1
+    box.write(5, low)
+    box.write(5, low)
+    assert box.news() == []
+    box.write(6, high)
+    assert box.news() == [(whole, GOOD, "")]
+    assert box.register(9) == 0
+    # One request for all of it is whole, whatever else it writes and whatever was half before.
+    box.write(5, low)
+    box.news()
+    box.write(4, 1, low, high, 1)
+    assert box.news() == [(whole, GOOD, "")]
+
+
+def test_parts_of_a_longer_value_and_what_a_new_configuration_knows_of_them() -> None:
+    box = Box(bound(1, "x", 5, type=RegisterType.UINT64))
+    for address in (8, 5, 6):
+        box.write(address, 0)
+    box.configure(bound(1, "x", 5, type=RegisterType.UINT64, scaling=ScalingConfig(2, 0)))
+    assert box.news()[-1][1] is UNCERTAIN
+    box.write(7, 1)
+    assert box.news() == [(2 * 0x10000, GOOD, "")]
+    box.write(4, 0, 0)
+    assert box.news() == [(2 * 0x10000, UNCERTAIN, "stale")]
+    tag = box.tags["x"]
+    box.inbox.put([(tag, bytes(8))], box.time_ms, box.now_s)
+    assert box.news() == [(0, GOOD, "")]
 
 
 def test_scaling_limits_and_deadband_are_the_tag_s() -> None:
@@ -178,5 +209,5 @@ def test_a_write_to_a_tag_that_was_taken_out_meanwhile_does_nothing() -> None:
     old = list(box.tags.values())
     box.configure()
     box.news()
-    box.inbox.written(old, 1, 1.0)
+    box.inbox.written(old, 5, 1, 1, 1.0)
     assert box.news() == []

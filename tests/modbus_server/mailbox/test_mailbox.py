@@ -5,6 +5,7 @@ from pathlib import Path
 
 import orjson
 
+from modbus_server.mailbox.journal import Journal
 from modbus_server.mailbox.mailbox import MAX_NARROW, Mailbox
 from scada.config import DeviceConfig
 from scada.modbus.limits import Table
@@ -56,7 +57,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.bus = NoBus()
         self.image, images = shared_image()
-        self.mailbox = Mailbox(self.bus, BusTopics(), images, lambda _: None, folder)  # type: ignore[arg-type]
+        self.mailbox = Mailbox(self.bus, BusTopics(), images, lambda _: None, folder, Journal(folder / "journal"))  # type: ignore[arg-type]
         self.revision = 0
 
     def put(self, *devices: DeviceConfig, removed: Iterable[int] = ()) -> None:

@@ -78,10 +78,10 @@ def test_what_a_client_writes_is_told_on_the_bus(plant: MailboxPlant, ear: BusEa
         told(ear, "press", "limited", 0, "bad")
         assert client.write_single_register(105, 100)
         told(ear, "press", "limited", 100)
-        # One register of two: the tag has the value that stands there after each write.
+        # One register of two: nobody has sent what stands there now.
         assert client.write_single_register(100, words(-3.0)[0])
         halfway = struct.unpack(">f", struct.pack(">HH", words(-3.0)[0], words(2.5)[1]))[0]
-        told(ear, "press", "force", halfway)
+        told(ear, "press", "force", halfway, "uncertain")
         state = "tagwire/state/modbus_server/press"
         wait_until(lambda: (ear.retained(state) or {"force": [None]})["force"][0] == halfway, 10, "the state")
         assert ear.retained("tagwire/link/modbus_server/press")["online"] is True
