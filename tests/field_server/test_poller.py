@@ -301,6 +301,24 @@ async def test_a_gateway_that_falls_silent_takes_all_its_units_with_it(plant: Pl
     await plant.wait(lambda: all(plant.told.quality(f"unit{n}", "x") is GOOD for n in range(1, 7)), "good again", 8)
 
 
+async def test_a_unit_that_returns_is_read_at_once_with_all_its_tags(plant: Plant, device: FaultDevice) -> None:
+    """Whatever their periods, and whichever device they belong to: a slow tag stayed bad until its next turn."""
+    tags = [modbus_tag(1, "fast", 0), modbus_tag(2, "slow", 1, period_ms=60_000)]
+    lodger = modbus_device(2, "lodger", device.port, modbus_tag(3, "slow", 2, period_ms=60_000))
+    plant.put(modbus_device(1, "boiler", device.port, *tags), lodger)
+    slow = ("boiler", "slow"), ("lodger", "slow")
+    await plant.wait(lambda: all(plant.told.quality(*each) is GOOD for each in slow), "read")
+    await device.set_mode("never")
+    await plant.wait(lambda: all(plant.told.quality(*each) is BAD for each in slow), "bad")
+    device.registers[1:3] = 7, 8
+    await device.set_mode("good")
+    await plant.wait(lambda: plant.told.quality("boiler", "fast") is GOOD, "it is back", 6)
+    await plant.wait(lambda: all(plant.told.quality(*each) is GOOD for each in slow), "all of it", 2)
+    assert [each and each.value for each in (plant.told.last(*each) for each in slow)] == [7, 8]
+    await asyncio.sleep(0.3)
+    assert [seen.pdu for seen in device.seen].count(bytes.fromhex("0300010001")) == 2, "at its first turn and now"
+
+
 async def test_groups_are_spread_over_their_period(plant: Plant, device: FaultDevice) -> None:
     devices = [modbus_device(n, f"d{n}", device.port, modbus_tag(n, "x", n, period_ms=1000)) for n in range(1, 9)]
     plant.put(*devices)
