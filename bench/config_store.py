@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from bench.configuration import tag_documents
 from bench.table import Row, at_most
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
@@ -29,11 +30,11 @@ def run(quick: bool) -> list[Row]:
         migrate(engine)
         store, reader = ConfigStore(engine), ConfigReader(engine)
         device_id = _device(store, "bulk")
-        seconds = _timed(lambda: store.create_tags_bulk(_tags(bulk), device_id=device_id))
-        by_row = _timed(lambda: _byat_most(engine, _device(store, "rows"), bulk))
+        seconds = _timed(lambda: store.create_tags_bulk(tag_documents(bulk), device_id=device_id))
+        by_row = _timed(lambda: _by_row(engine, _device(store, "rows"), bulk))
         result = [at_most(f"{bulk} tags with 2 bindings created", seconds, "s", 2.0, {"ORM, one by one": by_row})]
         for number in range(devices):
-            store.create_tags_bulk(_tags(per_device), device_id=_device(store, f"d{number}"))
+            store.create_tags_bulk(tag_documents(per_device), device_id=_device(store, f"d{number}"))
         total = store.list_tags(page_size=1)[1]
         pages = [1, 2, total // 200, total // 100]
         times = [
@@ -68,23 +69,10 @@ def _device(store: ConfigStore, name: str) -> int:
     return int(store.create_device(document)["id"])
 
 
-def _tags(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": f"tag{number}",
-            "bindings": [
-                {"protocol": "mqtt", "direction": "in", "address": {"path": f"values.tag{number}"}},
-                {"protocol": "modbus", "direction": "out", "address": {"register": 2 * number, "type": "float32"}},
-            ],
-        }
-        for number in range(count)
-    ]
-
-
-def _byat_most(engine: Any, device_id: int, count: int) -> None:
+def _by_row(engine: Any, device_id: int, count: int) -> None:
     """The usual way: an object and a flush for each row, to know its id."""
     with Session(engine) as session:
-        for document in _tags(count):
+        for document in tag_documents(count):
             tag = Tag(device_id=device_id, name=document["name"])
             session.add(tag)
             session.flush()

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.configuration import tag_documents
 from bench.table import Row, at_most
 from tests.support.processes import clean_environment, free_port, start
 from tests.support.rest import Server, ask, rest_server
@@ -34,7 +35,7 @@ def run(quick: bool) -> list[Row]:
         begun = time.perf_counter()
         with rest_server(folder) as server, closing(server.connection(60)) as client:
             started = time.perf_counter() - begun
-            body = json.dumps(_tags(bulk)).encode()
+            body = json.dumps(tag_documents(bulk)).encode()
             creations = [_bulk(client, f"d{number}", body) for number in range(devices + 1)]
             single = _one_by_one(client, 100) * bulk
             total = ask(client, "GET", "/api/v1/tags?page_size=1").json["total"]
@@ -57,19 +58,6 @@ def run(quick: bool) -> list[Row]:
     ]
 
 
-def _tags(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": f"tag{number}",
-            "bindings": [
-                {"protocol": "mqtt", "direction": "in", "address": {"path": f"values.tag{number}"}},
-                {"protocol": "modbus", "direction": "out", "address": {"register": 2 * number, "type": "float32"}},
-            ],
-        }
-        for number in range(count)
-    ]
-
-
 def _device(client: http.client.HTTPConnection, name: str) -> None:
     document = {"name": name, "network": {"mqtt": {}, "modbus": {"host": "127.0.0.1"}}}
     assert ask(client, "POST", "/api/v1/devices", document).status == 201
@@ -84,7 +72,7 @@ def _bulk(client: http.client.HTTPConnection, name: str, body: bytes) -> float:
 def _one_by_one(client: http.client.HTTPConnection, count: int) -> float:
     """Seconds for one tag."""
     _device(client, "single")
-    tags = _tags(count)
+    tags = tag_documents(count)
     return (
         sum(_timed(lambda tag=tag: ask(client, "POST", "/api/v1/devices/single/tags", tag), 201) for tag in tags)
         / count

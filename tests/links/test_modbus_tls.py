@@ -19,7 +19,7 @@ from scada.errors import DeviceRefused, LinkError
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import Table
 from tests.support.certificates import Authority, utf8
-from tests.support.modbus_wire import modbus_server
+from tests.support.modbus_wire import modbus_server, tls_settings
 from tests.support.processes import free_port
 
 
@@ -171,17 +171,9 @@ async def test_a_device_that_takes_nothing_any_more_leaves_no_socket_behind(auth
 def test_our_own_server_knows_the_client_by_its_certificate(
     authority: Authority, tmp_path: Path, role: str, may_write: bool
 ) -> None:
-    certificate, key = authority.issue("server")
     own, own_key = authority.issue("client", utf8(role))
     port = free_port()
-    settings: dict[str, str | int | Path] = {
-        "TLS": "true",
-        "TLS_PORT": port,
-        "TLS_CERT": certificate,
-        "TLS_KEY": key,
-        "TLS_CA": authority.path,
-        "TLS_ROLES": "Operator=write, Viewer=read",
-    }
+    settings = tls_settings(authority, port, "Operator=write, Viewer=read")
 
     async def use() -> None:
         endpoint = replace(endpoint_of(authority, port, None), tls_cert=str(own), tls_key=str(own_key))

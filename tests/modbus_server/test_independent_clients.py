@@ -9,7 +9,7 @@ from pymodbus.client import AsyncModbusTcpClient, ModbusTcpClient, ModbusTlsClie
 from pyModbusTCP.client import ModbusClient
 
 from tests.support.certificates import Authority, client_context, utf8
-from tests.support.modbus_wire import modbus_server
+from tests.support.modbus_wire import modbus_server, tls_settings
 from tests.support.processes import free_port
 from tests.support.programs import compile_with_libmodbus
 
@@ -63,13 +63,11 @@ async def test_pymodbus_asyncio(port: int) -> None:
 
 def test_pymodbus_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    certificate, key = authority.issue("server")
     tls_port = free_port()
     context = client_context(authority.path, authority.issue("client", utf8("Operator")))
     context.check_hostname = False  # this client connects without naming whom it wants
-    settings = {"TLS": "true", "TLS_PORT": tls_port, "TLS_CERT": certificate, "TLS_KEY": key, "TLS_CA": authority.path}
     with (
-        modbus_server(tmp_path, TLS_ROLES="Operator=write", **settings),
+        modbus_server(tmp_path, **tls_settings(authority, tls_port, "Operator=write")),
         ModbusTlsClient("127.0.0.1", port=tls_port, sslctx=context, retries=0) as client,
     ):
         assert not client.write_registers(1, [1, 2, 3]).isError()

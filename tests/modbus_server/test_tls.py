@@ -14,7 +14,7 @@ import pytest
 from modbus_server.settings import from_env
 from scada.modbus.mbap import encode_frame
 from tests.support.certificates import Authority, client_context, utf8
-from tests.support.modbus_wire import Wire, modbus_server, resident_kb
+from tests.support.modbus_wire import Wire, modbus_server, resident_kb, tls_settings
 from tests.support.processes import Process, free_port, wait_until
 
 READ, WRITE = "03 00 00 00 01", "06 00 00 00 07"
@@ -27,16 +27,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[tuple[Process, int, int]]:
-    certificate, key = authority.issue("server")
     port = free_port()
-    settings: dict[str, str | int | Path] = {
-        "TLS": "true",
-        "TLS_PORT": port,
-        "TLS_CERT": certificate,
-        "TLS_KEY": key,
-        "TLS_CA": authority.path,
-        "TLS_ROLES": "Operator=write, Viewer=read, *=none, -=read",
-    }
+    settings = tls_settings(authority, port, "Operator=write, Viewer=read, *=none, -=read")
     with modbus_server(tmp_path_factory.mktemp("data"), **settings) as (process, plain_port):
         yield process, port, plain_port
 
@@ -252,17 +244,10 @@ def test_a_stuck_handshake_delays_nobody(secured: tuple[Process, int, int], auth
 
 
 def test_it_stops_with_open_tls_sessions(tmp_path: Path, authority: Authority) -> None:
-    certificate, key = authority.issue("server2")
     tls_port = free_port()
-    settings: dict[str, str | int | Path] = {
-        "TLS": "true",
-        "TLS_PORT": tls_port,
-        "TLS_CERT": certificate,
-        "TLS_KEY": key,
-    }
     context = client_context(authority.path, authority.issue("client", utf8("Viewer")))
     with (
-        modbus_server(tmp_path, TLS_CA=authority.path, TLS_ROLES="Viewer=read", **settings) as (process, _),
+        modbus_server(tmp_path, **tls_settings(authority, tls_port, "Viewer=read")) as (process, _),
         Wire(tls_port, context) as wire,
         socket.create_connection(("127.0.0.1", tls_port)),
     ):

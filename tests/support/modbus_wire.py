@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scada.modbus.mbap import encode_frame
+from tests.support.certificates import Authority
 from tests.support.processes import Process, free_port, start_program
 
 
@@ -77,6 +78,19 @@ def modbus_server(folder: Path, **settings: str | int | Path) -> Iterator[tuple[
     with start_program("modbus_server", TAGWIRE_DATA_DIR=folder, MODBUS_SERVER_PORT=port, **names) as process:
         process.wait_ready()
         yield process, port
+
+
+def tls_settings(authority: Authority, port: int, roles: str) -> dict[str, str | int | Path]:
+    """For `modbus_server`: TLS on `port`, with a certificate of the authority, whose clients have `roles`."""
+    certificate, key = authority.issue("server")
+    return {
+        "TLS": "true",
+        "TLS_PORT": port,
+        "TLS_CERT": certificate,
+        "TLS_KEY": key,
+        "TLS_CA": authority.path,
+        "TLS_ROLES": roles,
+    }
 
 
 def resident_kb(pid: int) -> int:
