@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from drivers.contract import Driver, Link, Point
 from field_server.field import Field
@@ -17,6 +16,7 @@ from scada.config import BindingConfig, DeviceConfig, TagConfig
 from scada.conversion import compile_engineering, compile_raw
 from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError
 from scada.setpoints import command_route, is_reached, verification
+from scada.sources import compile_source
 from scada.values import BadValue, Quality, Reason, Sample, Value
 
 FIRST_LOOK_S = 0.02
@@ -38,6 +38,20 @@ class _Target:
     raw: Value
     feedback: TagConfig | None
     feedback_binding: BindingConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Setpoint:
+    """A tag that is set at a place where it is not read otherwise."""
+
+    tag: TagConfig
+    binding: BindingConfig
+    point: Point
+
+    @property
+    def own(self) -> TagConfig:
+        """The tag without its scaling: the route's binding carries the one that is in force."""
+        return replace(self.tag, scaling=None)
 
 
 class FieldCommands:
@@ -103,7 +117,8 @@ class FieldCommands:
             self._tell_written(part, targets)
 
     async def read(self, call: Call) -> tuple[Sample, ...]:
-        """See `links.command_desk.Performer`."""
+        """See `links.command_desk.Performer`. A setpoint's place is read too, and told to nobody else: its value on the bus is
+        the one that was set last, which is also the answer where the place cannot be read."""
         plan = self._field.device(call.device)
         if plan is None:
             raise ConfigError(f"device {call.device!r} was taken out of the configuration")
@@ -114,10 +129,18 @@ class FieldCommands:
             if tags:
                 poller = self._field.poller(part)
                 found += await _read(poller, part, tags, whole=False)
-        for name in sorted(wanted - {sample.tag for sample in found}):
-            noted = self._field.last(call.device, name)  # a setpoint, which is written and never read
+        left = wanted - {sample.tag for sample in found}
+        refusal: DeviceRefused | None = None
+        for part, setpoints in _setpoints(plan, left):
+            values, refusal = await _read_setpoints(self._field.poller(part), setpoints)
+            time_ms = time.time_ns() // 1_000_000
+            found += [compile_source(each.own, each.binding).sample(raw, time_ms, None) for each, raw in values]
+        for name in sorted(left - {sample.tag for sample in found}):
+            noted = self._field.last(call.device, name)
             if noted is not None:
                 found.append(noted)
+        if not found and refusal is not None:
+            raise refusal
         if not found:
             raise ConfigError(f"{', '.join(sorted(wanted)) or call.device}: not read from the field by this program")
         return tuple(found)
@@ -240,18 +263,51 @@ async def _read(poller: Poller, part: Part, tags: list[str], *, whole: bool = Tr
 
 async def _read_point(poller: Poller, target: _Target) -> Value | None:
     """The engineering value at a place that is not read otherwise; None when the bytes there are no value."""
-    found: list[Any] = []
+    setpoint = _Setpoint(target.tag, target.binding, target.point)
+    found, refusal = await _read_setpoints(poller, [setpoint])
+    if refusal is not None:
+        raise refusal
+    raw = found[0][1]
+    # No limits: one that clamps would show what was wanted.
+    return None if isinstance(raw, BadValue) else compile_engineering(setpoint.own, setpoint.binding)(raw)
+
+
+def _setpoints(plan: DevicePlan, names: Collection[str]) -> list[tuple[Part, list[_Setpoint]]]:
+    """Those of the tags that are set over a link of this program, by link."""
+    result = []
+    for part in plan.parts:
+        setpoints = []
+        for tag in plan.config.tags:
+            if tag.name in names:
+                with contextlib.suppress(ConfigError):  # nobody can set it, so nobody can say where it would be
+                    binding = command_route(plan.config, tag).binding
+                    if binding.protocol == part.driver.protocol:
+                        setpoints.append(_Setpoint(tag, binding, point(tag, binding, part.network, part.driver)))
+        if setpoints:
+            result.append((part, setpoints))
+    return result
+
+
+async def _read_setpoints(
+    poller: Poller, setpoints: Sequence[_Setpoint]
+) -> tuple[list[tuple[_Setpoint, Value | BadValue]], DeviceRefused | None]:
+    """What stands at these places, and the last refusal; a place that the device refuses to read is left out."""
+    by_point = {each.point.binding_id: each for each in setpoints}
+    found: list[tuple[_Setpoint, Value | BadValue]] = []
+    refusal: DeviceRefused | None = None
 
     async def read(link: Link) -> None:
-        for request in link.plan([target.point]):
-            found.extend(await link.read(request))
+        nonlocal refusal
+        for request in link.plan([each.point for each in setpoints]):
+            try:
+                values = await link.read(request)
+            except DeviceRefused as error:
+                refusal = error
+                continue
+            found.extend((by_point[each.binding_id], raw) for each, raw in zip(request.points, values, strict=True))
 
     await poller.perform(read)
-    raw = found[0]
-    if isinstance(raw, BadValue):
-        return None
-    # The route's binding carries the scaling that is in force; the tag's own is for reading its source.
-    return compile_engineering(replace(target.tag, scaling=None), target.binding)(raw)
+    return found, refusal
 
 
 @contextlib.contextmanager

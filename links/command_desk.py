@@ -236,12 +236,12 @@ class CommandDesk:
                 reason = f"no device {device!r} that can be read"
                 self._tell([answer_of(call, CommandState.FAILED, time.time_ns() // 1_000_000, reason=reason)])
             return
-        # Every owner answers for its own tags; one without a source is read only when it is named.
+        # Every owner answers for its own tags; one without a source is read only when it is named, by whoever sets it.
         tags = tuple(
             tag.name
             for tag in config.tags
             if (tag.name in call.tags if call.tags else _has_source(tag))
-            and self._performer.is_mine(_source_owner(tag))
+            and self._performer.is_mine(_owner(config, tag))
         )
         if not tags:
             return
@@ -324,7 +324,7 @@ class CommandDesk:
 
 
 def _owner(config: DeviceConfig, tag: TagConfig) -> str:
-    """The program that answers commands for a tag, be it only to say that it is read only."""
+    """The program that answers commands and calls for a tag, be it only to say that it is read only."""
     try:
         return command_route(config, tag).owner
     except ConfigError:

@@ -67,12 +67,13 @@ class MqttCommands:
         report(CommandState.ACKNOWLEDGED, final=True)
 
     async def read(self, call: Call) -> tuple[Sample, ...]:
-        """What was heard last: a device that speaks MQTT cannot be asked."""
+        """What was heard or set last: a device that speaks MQTT cannot be asked."""
         told = self._samples.told(call.device) | self._told.get(call.device, {})
-        missing = [tag for tag in call.tags if tag not in told]
-        if missing:
-            raise ConfigError(f"{', '.join(missing)}: nothing was heard yet, and a device cannot be asked over MQTT")
-        return tuple(told[tag] for tag in call.tags or told)
+        found = tuple(told[tag] for tag in call.tags or told if tag in told)
+        if not found:
+            names = ", ".join(call.tags) or call.device
+            raise ConfigError(f"{names}: nothing was heard or set yet, and a device cannot be asked over MQTT")
+        return found
 
     def recall(self, plan: DevicePlan, samples: Iterable[Sample]) -> None:
         """What an earlier run has set."""

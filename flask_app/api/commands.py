@@ -1,5 +1,6 @@
 """/tags/{tag}/commands, /commands, /device_ctrl, /device_call: setting tags, and reading them now."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ from storage.command_store import CommandQuery
 
 blueprint = ApiBlueprint("commands", "Setting tags, with a verdict; and reading them from the device now.")
 _COLUMNS = {"by": "who", "from": "origin"}
-# What a device's programs did not give when others did, and what nobody reads although it was named.
+# What a device's programs did not give when others did, and what is only set, and was not yet.
 _UNREAD = Sample("", None, Quality.BAD, 0, Reason.COMM_FAILURE)
 _UNHEARD = Sample("", None, Quality.BAD, 0, Reason.NOT_CONNECTED)
 
@@ -187,9 +188,9 @@ def _checked(target: targets.Target, values: Mapping[str, object], group: bool) 
 
 
 def _call(target: targets.Target, wait_s: float) -> Response:
-    owners = {tag.name: owner for tag in target.tags if (owner := _source_owner(tag))}
+    owners = {tag.name: owner for tag in target.tags if (owner := _reader(target, tag))}
     if not owners:
-        raise Conflict([Fault("tag", "nothing is read: no binding has the direction in or inout")])
+        raise Conflict([Fault("tag", "nothing is read: there is no binding")])
     now_ms = time.time_ns() // 1_000_000
     call = Call(
         uuid.uuid4().hex,
@@ -227,18 +228,25 @@ def _called(
         failed = [step for step in _final(steps) if step.state is not CommandState.VERIFIED]
         return respond(424, failed[0].reason if failed else f"{SILENT} within {wait_s:g} s")
     items = [
-        reading(
-            tag.id, target.device.name, tag.name, samples.get(tag.name, _UNREAD if tag.name in owners else _UNHEARD)
-        )
+        reading(tag.id, target.device.name, tag.name, samples.get(tag.name, _UNREAD if _is_read(tag) else _UNHEARD))
         for tag in target.tags
         if tag.name in owners or target.named
     ]
     return resource.as_json({"id": call_id, "items": items, "total": len(items)})
 
 
-def _source_owner(tag: TagConfig) -> str:
-    """The program that reads a tag; "" for one that is only set."""
-    return next((PROTOCOLS[each.protocol].owner for each in tag.bindings if each.direction is not Direction.OUT), "")
+def _reader(target: targets.Target, tag: TagConfig) -> str:
+    """The program that reads a tag; of one that is only set, and named, who sets it: "" when there is none."""
+    if _is_read(tag):
+        return next(PROTOCOLS[each.protocol].owner for each in tag.bindings if each.direction is not Direction.OUT)
+    if target.named:
+        with contextlib.suppress(Conflict):
+            return command_route(target.device, tag).owner
+    return ""
+
+
+def _is_read(tag: TagConfig) -> bool:
+    return any(each.direction is not Direction.OUT for each in tag.bindings)
 
 
 def _final(steps: Sequence[Step]) -> list[Step]:

@@ -442,5 +442,50 @@ async def test_one_refused_tag_does_not_spoil_the_answer_of_a_call(
     assert answer["values"]["gone"][1] == "bad"
 
 
+async def test_a_call_reads_the_place_of_a_setpoint_when_it_is_named(
+    plant: FieldPlant, watch: BusWatch, device: FaultDevice
+) -> None:
+    """It was refused: a tag that is only set was read by nobody."""
+    percent = {"scaling": {"gain": 0.1, "offset": 0}, "data_type": "float"}
+    setpoints = (tag("sp", 60, "out", **percent), tag("next", 61, "out"), tag("dark", 500, "out"))
+    plant.device("boiler", device.port, tag("a", 0), *setpoints)
+    await plant.start()
+    await watch_until(plant, watch, "boiler", "a", 0)
+    device.registers[60:62] = [305, 7]
+    before = len(device.seen)
+
+    async def call(name: str, *tags: str) -> dict[str, object]:
+        watch.publish("call/boiler", json.dumps({"id": name, "tags": tags}))
+        await plant.wait(lambda: watch.final(name), "answered")
+        answer = watch.final(name)
+        assert answer is not None
+        return answer
+
+    answer = await call("1", "sp", "next", "a")
+    assert answer["state"] == "verified", answer
+    values = answer["values"]
+    assert isinstance(values, dict)
+    assert {name: row[:2] for name, row in values.items()} == {
+        "sp": [30.5, "good"],
+        "next": [7, "good"],
+        "a": [0, "good"],
+    }
+    assert (0x03, 60, 2) in [(seen.pdu[0], seen.pdu[2], seen.pdu[4]) for seen in device.seen[before:]], "one request"
+    # It is told to nobody else, and a call for the whole device does not ask for it.
+    answer = await call("2")
+    assert list(answer["values"]) == ["a"]  # type: ignore[call-overload]
+    assert watch.value("boiler", "sp") is None
+    # Where the device does not let it be read, the answer is what was set last.
+    device.illegal.add(500)
+    answer = await call("3", "dark")
+    assert answer["state"] == "failed", answer
+    device.illegal.clear()
+    assert (await plant.verdict(watch, watch.set("boiler", "dark", 9)))["state"] == "verified"
+    device.registers[500] = 10
+    device.illegal.add(500)
+    answer = await call("4", "dark")
+    assert answer["values"]["dark"][:2] == [9, "good"]  # type: ignore[index]
+
+
 async def watch_until(plant: FieldPlant, watch: BusWatch, device: str, name: str, value: object) -> None:
     await plant.wait(lambda: watch.value(device, name) == value, f"{device}@{name} is read")

@@ -344,6 +344,18 @@ def test_device_call_reads_now(client: FlaskClient, owner: FakeOwner) -> None:
     owner.close()
 
 
+def test_a_call_for_a_setpoint_goes_to_who_sets_it(client: FlaskClient, owner: FakeOwner, broker: Broker) -> None:
+    """It was 409, although a user who names it wants to know what stands there."""
+    with fake_owner(broker.port, "mqtt_server") as other:
+        owner.own, other.own, other.values = ["level"], ["lamp"], {"lamp": 3}
+        answer = client.post("/api/v1/device_call", json={"tag": "tank@lamp"})
+        assert answer.status_code == 200, answer.text
+        assert [(item["name"], item["value"]) for item in answer.json["items"]] == [("tank@lamp", 3)]
+        other.way, other.reason = ("failed",), "nothing was set yet"
+        answer = client.post("/api/v1/device_call", json={"tag": "tank@lamp"})
+        assert (answer.status_code, answer.json["detail"]) == (424, "nothing was set yet")
+
+
 def test_a_call_asks_every_owner_for_its_own_tags(client: FlaskClient, owner: FakeOwner, broker: Broker) -> None:
     read = [tag["name"] for tag in TANK["tags"] if any(each["direction"] != "out" for each in tag.get("bindings", []))]
     own = [name for name in read if name != "sensor"]
@@ -405,7 +417,7 @@ def test_a_call_that_nobody_answers_ends_in_time(client: FlaskClient) -> None:
     answer = client.post("/api/v1/device_call?wait=0.3", json={"device": "tank", "tag": "level"})
     assert (answer.status_code, answer.json["detail"]) == (424, "nobody answered within 0.3 s")
     assert time.monotonic() - begun < 5
-    assert client.post("/api/v1/device_call", json={"device": "tank", "tag": "lamp"}).status_code == 409
+    assert client.post("/api/v1/device_call", json={"device": "tank", "tag": "loose"}).status_code == 409
     assert (
         client.post("/api/v1/device_call", json={"device": "tank", "tags": ["level"], "tag": "pump"}).status_code == 422
     )
