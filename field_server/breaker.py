@@ -14,10 +14,6 @@ class Breaker:
         self.retry_at = 0.0
         """When an open breaker lets the next request through."""
 
-    def allows(self, now: float) -> bool:
-        """Whether a request may go to the unit."""
-        return self.is_closed or now >= self.retry_at
-
     def failed(self, now: float) -> None:
         """The unit did not answer."""
         self.is_closed = False

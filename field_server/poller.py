@@ -7,7 +7,7 @@ before a write is told before that write, never after.
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from drivers.contract import Driver, Link, Refusal
@@ -15,21 +15,19 @@ from field_server.breaker import Breaker
 from field_server.connects import Connects
 from field_server.errands import Action, Errands
 from field_server.plans import Part
-from field_server.samples import REFUSED
+from field_server.reports import Reports
 from field_server.sink import Sink
 from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_turns, plan_document
 from field_server.units import Units
 from links.backoff import Backoff
 from scada.errors import DeviceRefused, LinkError, ProtocolError
-from scada.values import BadValue, Reason, Sample, Value
+from scada.values import Reason, Sample
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 3.5
 """With the jitter a device that is back is asked again within 5 s."""
-SHARED_PAUSE_FACTOR = 10
-"""A silent unit among others costs them at most one timeout in so many."""
 SLOWER = 10  # so many times less often is a request repeated that was refused as wrong
 READS_WAIT_S = 0.5
 """A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
@@ -43,6 +41,7 @@ class Poller:
         self._driver = driver
         self._network = network
         self._sink = sink
+        self._reports = Reports(sink)
         self._connects = connects
         self._loop = asyncio.get_running_loop()
         self._link = driver.open(network)
@@ -67,6 +66,10 @@ class Poller:
     def is_shared(self) -> bool:
         """Several units stand behind the link: the time of one is taken from the others."""
         return len(self._all_units) > 1
+
+    @property
+    def _timeout_s(self) -> float:
+        return getattr(self._network, "timeout_s", 0.0)
 
     @property
     def _all_units(self) -> set[int]:
@@ -118,17 +121,18 @@ class Poller:
         jobs = device.jobs_of(tags)
         refused = 0
         for job in jobs:
+            await device.pace(self._loop)
             try:
                 values = await link.read(job.request)
             except DeviceRefused as error:
                 refused += 1
                 if whole or refused == len(jobs):
                     raise
-                self._bad(device, job, error)
+                self._reports.refused(device, job, error, self._driver.meaning(error.code))
                 continue
             if self._devices.get(device_id) is not device:
                 raise KeyError(device_id)  # read by its old configuration, and not to be told any more
-            self._tell(device, job, values, asked)
+            self._reports.values(device, job, values, asked)
         samples = [device.last(tag) for tag in tags]
         return [sample for sample in samples if sample is not None]
 
@@ -160,7 +164,7 @@ class Poller:
         self._retry_at = self._loop.time() + MAX_PAUSE_S
         for device in self._devices.values():
             for turn in device.turns:
-                self._fail(
+                self._reports.silent(
                     device, turn.unit, Reason.COMM_FAILURE, "a fault in the field server; its log has the details"
                 )
                 turn.position = turn.tries = 0
@@ -183,18 +187,19 @@ class Poller:
         if at is None or at > now:
             await self._sleep_until(at)
             return
-        _, turn = self._agenda.pop()
-        device = self._devices[turn.device_id]
-        wait_until = self._obstacle(device, turn, now)
+        turn = self._agenda.pop()
+        wait_until = self._obstacle(self._devices[turn.device_id], turn, now)
         if wait_until > now:
             self._agenda.add(turn, wait_until)
-            return
-        if not self._link.connected and not await self._connect():
+        elif self._link.connected or await self._connect():
+            first = self._witness(turn, now)
+            if first is not turn:
+                self._agenda.add(turn, _FIRST)
+            if first.alive:
+                await self._poll(self._devices[first.device_id], first)
+        else:
             turn.tries = 0
             self._agenda.add(turn, self._retry_at)
-            return
-        if turn.alive:
-            await self._poll(device, turn)
 
     def _obstacle(self, device: DeviceTurns, turn: Turn, now: float) -> float:
         """When the turn may go on; not after `now` when it may at once."""
@@ -202,8 +207,15 @@ class Poller:
             return self._retry_at
         if device.allowed_at > now:
             return device.allowed_at
-        breaker = self._units.breaker(turn.unit)
-        return now if breaker.allows(now) else max(breaker.retry_at, now + FIRST_PAUSE_S)
+        return self._units.retry_at(turn.unit, now)
+
+    def _witness(self, turn: Turn, now: float) -> Turn:
+        """What goes first: before a unit that left something unanswered one that did not, as long as nobody has answered since
+        or on a new connection. Its answer shows that the connection is good, and it does not wait for two silent ones.
+        """
+        if not self._units.in_doubt or self._units.is_sound(turn.unit):
+            return turn
+        return self._agenda.take(self._units.is_sound, lambda each: self._devices[each].allowed_at <= now) or turn
 
     async def _poll(self, device: DeviceTurns, turn: Turn) -> None:
         """One request of a turn, and when the turn comes again."""
@@ -216,13 +228,12 @@ class Poller:
             if not turn.alive:
                 return
             if turn.tries:
-                self._ask_again(turn)
+                self._agenda.add(turn, _FIRST)
                 return
-        breaker = self._units.breaker(turn.unit)
         now = self._loop.time()
-        if not breaker.allows(now):
+        if not self._units.is_closed(turn.unit):
             turn.position = 0
-            self._agenda.add(turn, breaker.retry_at)
+            self._agenda.add(turn, self._units.retry_at(turn.unit, now))
             return
         if job in turn.jobs:  # else it was divided, and its halves are asked instead
             turn.position += 1
@@ -242,8 +253,8 @@ class Poller:
             if not turn.alive:
                 return
             turn.tries += 1
-            silences = self._units.unheard(turn.unit)
-            if self._units.unanswered > device.retries:
+            silences = self._units.unheard(turn.unit, self._loop.time(), time.perf_counter() - started)
+            if self._units.unanswered > max(device.retries, 1):
                 self._suspect(str(error))
             attempts = device.retries + 1 if self._units.is_closed(turn.unit) else 1
             # Counted for the unit as well: were each of its turns tried again, all of it would be bad only after them all.
@@ -259,22 +270,7 @@ class Poller:
                 turn.tries = 0
                 job.took(time.perf_counter() - started)
                 self._heard(device, turn)
-                self._tell(device, job, values)
-
-    def _ask_again(self, turn: Turn) -> None:
-        """At once; but when the connection has stayed, another unit goes first: its answer shows that it is still good."""
-        if self._link.connected:
-            other = self._agenda.other(turn.unit, self._units.is_closed)
-            if other is not None:
-                self._agenda.advance([other], _FIRST)
-        self._agenda.add(turn, _FIRST)
-
-    def _tell(
-        self, device: DeviceTurns, job: Job, values: Sequence[Value | BadValue], asked: Collection[str] = ()
-    ) -> None:
-        samples = job.readings.take(values, time.time_ns() // 1_000_000, asked)
-        if samples:
-            self._sink.publish(device.part.device, samples)
+                self._reports.values(device, job, values)
 
     def _refused(self, device: DeviceTurns, turn: Turn, job: Job, error: DeviceRefused) -> None:
         """A clean no: the unit is there, its tags are what is wrong."""
@@ -289,35 +285,32 @@ class Poller:
                 device.divide(turn, job, instead)
                 return
             job.not_before = self._loop.time() + SLOWER * turn.period_s
-        self._bad(device, job, error)
-
-    def _bad(self, device: DeviceTurns, job: Job, error: DeviceRefused) -> None:
-        """The tags of a request that was refused."""
-        reason = REFUSED[self._driver.meaning(error.code)]
-        samples = job.readings.fail(reason, time.time_ns() // 1_000_000)
-        if samples:
-            log.warning("%s: %s: %d tags are bad (%s)", device.part.device, error, len(samples), reason)
-            self._sink.publish(device.part.device, samples)
+        self._reports.refused(device, job, error, self._driver.meaning(error.code))
 
     def _heard(self, device: DeviceTurns, turn: Turn) -> None:
         """The unit answered."""
-        unit = turn.unit
-        is_back = self._units.heard(unit)
+        now = self._loop.time()
+        is_back = self._units.heard(turn.unit, now)
         if not self._answered:
             self._answered = True
             self._backoff.reset()
         if is_back:
-            others = [each for known in self._devices.values() for each in known.turns if each.unit == unit]
-            self._agenda.advance([each for each in others if each is not turn], self._loop.time())
-        if device.errors.get(unit, "") is not None:
-            device.errors[unit] = None
-            self._report(device)
+            self._agenda.advance(
+                [each for each in self._waiting(turn) if self._units.retry_at(each.unit, now) <= now], now
+            )
+        self._reports.answers(device, turn.unit)
+
+    def _waiting(self, asked: Turn) -> list[Turn]:
+        """The turns that a unit's return concerns: its own, and those of units that may be back as well."""
+        units = {asked.unit} | {unit for unit in self._all_units if not self._units.is_closed(unit)}
+        turns = [turn for device in self._devices.values() for turn in device.turns if turn.unit in units]
+        return [turn for turn in turns if turn is not asked]
 
     async def _silent(self, device: DeviceTurns, turn: Turn, error: str) -> None:
         """The unit did not answer, or the link broke."""
         self._lost(device, turn, error)
         if not self._link.connected:
-            if not self._answered:
+            if not self._answered and self._units.all_lost:
                 self._retry_at = self._loop.time() + self._backoff.next_delay_s()
             self._answered = False
         elif self._units.all_lost:
@@ -326,41 +319,19 @@ class Poller:
             self._answered = False
 
     def _suspect(self, error: str) -> None:
-        """Nobody has answered for as long as one unit may take: what is due meanwhile is not known any more either."""
-        for turn in self._agenda.due(self._loop.time()):
-            if self._units.is_closed(turn.unit):
-                self._fail(self._devices[turn.device_id], turn.unit, Reason.COMM_FAILURE, error)
+        """Nobody has answered for as long as one unit may take: what was due meanwhile, and will not have been answered in its
+        time however it is asked now, is not known any more either.
+        """
+        now = self._loop.time()
+        for at, turn in self._agenda.due(now):
+            device = self._devices[turn.device_id]
+            if self._units.is_closed(turn.unit) and now - at >= self._timeout_s * device.retries:
+                self._reports.silent(device, turn.unit, Reason.COMM_FAILURE, error)
 
     def _lost(self, device: DeviceTurns, turn: Turn, error: str) -> None:
         self._units.lost(turn.unit, self._loop.time())
         for each in self._devices.values():
-            self._fail(each, turn.unit, Reason.COMM_FAILURE, error)
-
-    def _fail(self, device: DeviceTurns, unit: int, reason: Reason, error: str) -> None:
-        """Everything that is read of a unit is bad."""
-        time_ms = time.time_ns() // 1_000_000
-        concerned = [turn for turn in device.turns if turn.unit == unit]
-        if not concerned:
-            return
-        samples = [sample for turn in concerned for job in turn.jobs for sample in job.readings.fail(reason, time_ms)]
-        if samples:
-            self._sink.publish(device.part.device, samples)
-        device.errors[unit] = error
-        self._report(device)
-
-    def _report(self, device: DeviceTurns) -> None:
-        """Tell whether the device answers, when that has changed."""
-        report = device.news()
-        if report is None:
-            return
-        online, error = report
-        if not online:
-            log.warning("%s: offline: %s", device.part.device, error)
-        elif error is not None:
-            log.warning("%s: in part offline: %s", device.part.device, error)
-        else:
-            log.info("%s: online", device.part.device)
-        self._sink.link(device.part.device, online, error)
+            self._reports.silent(each, turn.unit, Reason.COMM_FAILURE, error)
 
     async def _connect(self) -> bool:
         await self._connects.take()
@@ -370,9 +341,10 @@ class Poller:
             self._retry_at = self._loop.time() + self._backoff.next_delay_s()
             for device in self._devices.values():
                 for unit in {turn.unit for turn in device.turns}:
-                    self._fail(device, unit, Reason.NOT_CONNECTED, str(error))
+                    self._reports.silent(device, unit, Reason.NOT_CONNECTED, str(error))
             return False
         self._answered = False
+        self._units.in_doubt = True
         return True
 
     async def _open_again(self) -> None:
@@ -393,8 +365,4 @@ class Poller:
         self._wake.clear()
 
     def _make_breaker(self) -> Breaker:
-        cap_s = MAX_PAUSE_S
-        if self.is_shared:
-            timeout_s = getattr(self._network, "timeout_s", 0.0)
-            cap_s = max(cap_s, SHARED_PAUSE_FACTOR * timeout_s)
-        return Breaker(Backoff(FIRST_PAUSE_S, cap_s))
+        return Breaker(Backoff(FIRST_PAUSE_S, MAX_PAUSE_S))

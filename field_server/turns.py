@@ -1,5 +1,6 @@
 """What is read together and when: the requests of one device, unit and period, and how they went."""
 
+import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,14 @@ class DeviceTurns:
 
     def __post_init__(self) -> None:
         self.index()
+
+    async def pace(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the ceiling lets a request through that is not a turn's."""
+        wait_s = self.allowed_at - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        if self.interval_s:
+            self.allowed_at = loop.time() + self.interval_s
 
     def index(self) -> None:
         """Note which job reads which tag; after every change of a turn's jobs."""
@@ -184,10 +193,9 @@ class Agenda:
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, turn))
 
-    def pop(self) -> tuple[float, Turn]:
-        """The next turn, with its time."""
-        at, _, turn = heapq.heappop(self._heap)
-        return at, turn
+    def pop(self) -> Turn:
+        """The next turn."""
+        return heapq.heappop(self._heap)[2]
 
     def next_at(self) -> float | None:
         """When the next turn is; None when there is none."""
@@ -195,14 +203,23 @@ class Agenda:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> list[Turn]:
-        """The turns whose time has come."""
-        return [turn for at, _, turn in self._heap if turn.alive and at <= now]
+    def due(self, now: float) -> list[tuple[float, Turn]]:
+        """The turns whose time has come, with it."""
+        return [(at, turn) for at, _, turn in self._heap if turn.alive and at <= now]
 
-    def other(self, unit: int, allowed: Callable[[int], bool]) -> Turn | None:
-        """The next turn of another unit that is `allowed`."""
-        found = [entry for entry in self._heap if entry[2].alive and entry[2].unit != unit and allowed(entry[2].unit)]
-        return min(found)[2] if found else None
+    def take(self, unit_fits: Callable[[int], bool], device_fits: Callable[[int], bool]) -> Turn | None:
+        """The next turn whose unit and device (its id) fit, due or not; it is taken out."""
+        found = [
+            entry
+            for entry in self._heap
+            if entry[2].alive and unit_fits(entry[2].unit) and device_fits(entry[2].device_id)
+        ]
+        if not found:
+            return None
+        first = min(found)
+        self._heap.remove(first)
+        heapq.heapify(self._heap)
+        return first[2]
 
     def advance(self, turns: Iterable[Turn], at: float) -> None:
         """Have these come at `at` already."""

@@ -4,6 +4,9 @@ from collections.abc import Callable, Collection
 
 from field_server.breaker import Breaker
 
+PROBE_SHARE = 10
+"""Units that do not answer cost the others behind their link at most one part in so many of its time."""
+
 
 class Units:
     """Of one link. `make_breaker` makes the breaker of a unit that is asked for the first time."""
@@ -12,8 +15,12 @@ class Units:
         self._make_breaker = make_breaker
         self._breakers: dict[int, Breaker] = {}
         self._silences: dict[int, int] = {}
+        self.in_doubt = True
+        """Nobody has answered since the last silence, or since the connection began."""
         self.unanswered = 0
-        """Requests without an answer since the last one of any unit."""
+        """Requests without an answer since the last one of any unit, those to open breakers not counted: they say nothing new."""
+        self.probe_at = 0.0
+        """When a unit whose breaker is open may be asked, for the sake of those that answer."""
 
     def breaker(self, unit: int) -> Breaker:
         """The unit's circuit breaker."""
@@ -26,17 +33,37 @@ class Units:
         """Whether the unit has answered, as far as is known."""
         return self.breaker(unit).is_closed
 
-    def unheard(self, unit: int) -> int:
-        """The unit left a request without an answer; how many since its last one."""
-        self.unanswered += 1
+    def unheard(self, unit: int, now: float, cost_s: float) -> int:
+        """The unit left a request without an answer, which took `cost_s`; how many since its last one."""
+        self.in_doubt = True
+        if self.is_closed(unit):
+            self.unanswered += 1
+        else:
+            self.probe_at = now + PROBE_SHARE * cost_s
         silences = self._silences[unit] = self._silences.get(unit, 0) + 1
         return silences
 
-    def heard(self, unit: int) -> bool:
-        """The unit answered. True when it did not before."""
+    def heard(self, unit: int, now: float) -> bool:
+        """The unit answered. True when it did not before: then all that do not answer are asked again as soon as may be."""
         self._silences.pop(unit, None)
+        self.in_doubt = False
         self.unanswered = 0
-        return self.breaker(unit).succeeded()
+        is_back = self.breaker(unit).succeeded()
+        if is_back:
+            for breaker in self._breakers.values():
+                breaker.retry_at = min(breaker.retry_at, now)
+        return is_back
+
+    def retry_at(self, unit: int, now: float) -> float:
+        """When the unit may be asked; not after `now` when it may at once."""
+        breaker = self.breaker(unit)
+        if breaker.is_closed:
+            return now
+        return breaker.retry_at if self.all_lost else max(breaker.retry_at, self.probe_at)
+
+    def is_sound(self, unit: int) -> bool:
+        """Whether the unit has answered, the last time too."""
+        return self.is_closed(unit) and unit not in self._silences
 
     def lost(self, unit: int, now: float) -> None:
         """The unit is left alone for a while."""
@@ -51,3 +78,4 @@ class Units:
     def keep(self, units: Collection[int]) -> None:
         """Forget all others."""
         self._breakers = {unit: breaker for unit, breaker in self._breakers.items() if unit in units}
+        self._silences = {unit: count for unit, count in self._silences.items() if unit in units}
