@@ -1,8 +1,9 @@
 """marshmallow schemas of values, links, plans and commands."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from flask_app.messages import QueryFloat, query_schema
 from flask_app.record_schemas import StrictFloat, StrictSchema, make_schema, scalar
@@ -20,8 +21,27 @@ class Reference(fields.Raw):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise self.make_error("validator_failed")
+            raise ValidationError("Must be an id, an integer, or a name.")
         return value
+
+
+class ValuesByTag(fields.Dict):
+    """Values of several tags, by name."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(keys=fields.String(), values=scalar({}), **more)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping) and not 1 <= len(value) <= MAX_GROUP:
+            # Before each of them is looked at, which takes a second with 100,000.
+            raise ValidationError(f"Must be 1 to {MAX_GROUP} tags.")
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's Dict has none
+        except ValidationError as error:
+            messages: Any = error.messages
+            if isinstance(messages, dict):  # marshmallow says of each whether its key or its value is wrong
+                messages = {name: [*each.get("key", ()), *each.get("value", ())] for name, each in messages.items()}
+            raise ValidationError(messages) from error
 
 
 def _reference(text: str, **more: Any) -> Reference:
@@ -131,11 +151,12 @@ DeviceCommandSchema = make_schema(
         "item": _reference("id or name of an item: the tag of the device made from it is meant"),
         "tag": _reference("id or name of the tag, instead of term and item"),
         "value": scalar({"metadata": {"description": "in the tag's unit"}}),
-        "values": fields.Dict(
-            keys=fields.String(),
-            values=scalar({}),
-            validate=validate.Length(1, MAX_GROUP),
-            metadata={"description": "several tags of the device by name, set in one request or not at all"},
+        "values": ValuesByTag(
+            metadata={
+                "description": "several tags of the device by name, set in one request or not at all",
+                "minProperties": 1,
+                "maxProperties": MAX_GROUP,
+            },
         ),
         "expires_s": _expiry(),
     },

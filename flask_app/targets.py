@@ -49,7 +49,7 @@ def several(device: Any, names: Sequence[str]) -> Target:
     if not names:
         return _load(device_id, None)
     known = config().tag_ids(device_id, names)
-    missing = [name for name in names if name not in known]
+    missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise NotFound(f"the device has no tag {', '.join(repr(each[:64]) for each in missing[:5])}{more}")

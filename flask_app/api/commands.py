@@ -37,6 +37,7 @@ from storage.command_store import CommandQuery
 
 blueprint = ApiBlueprint("commands", "Setting tags, with a verdict; and reading them from the device now.")
 _COLUMNS = {"by": "who", "from": "origin"}
+_SORTED = ("id", "device", "tag", "state", "final", "reason", "by", "from", "time_ms")
 # What a device's programs did not give when others did, and what is only set, and was not yet.
 _UNREAD = Sample("", None, Quality.BAD, 0, Reason.COMM_FAILURE)
 _UNHEARD = Sample("", None, Quality.BAD, 0, Reason.NOT_CONNECTED)
@@ -104,6 +105,7 @@ class Commands(MethodView):
     def get(self, query: dict[str, Any]) -> Response:
         """List commands with where they are, newest first."""
         page, size, sort = query.pop("page"), query.pop("page_size"), query.pop("sort")
+        sort = [_column(each) for each in sort]
         filters = {_COLUMNS.get(name, name): value for name, value in query.items()}
         steps, total = live().command_log().listing(CommandQuery(page, size, sort, filters))
         return resource.as_json({"items": [_last(step) for step in steps], "total": total})
@@ -123,6 +125,14 @@ class OneCommand(MethodView):
         if asked is None and (not steps or steps[0].is_of_call):
             raise NotFound(f"no command {command[:64]!r}")
         return resource.as_json(_document(asked, steps))
+
+
+def _column(field: str) -> str:
+    """A field to sort by as the log calls it; raises ConfigError."""
+    name = field[1:] if field[:1] in ("-", "+") else field
+    if name not in _SORTED:
+        raise ConfigError([Fault("sort", f"cannot be {field[:64]!r}; possible are {', '.join(_SORTED)}")])
+    return field[: len(field) - len(name)] + _COLUMNS.get(name, name)
 
 
 def _command(

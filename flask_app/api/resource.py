@@ -42,6 +42,8 @@ def array(name: str) -> list[Any]:
 
 def loaded(schema: type[Schema], data: Any) -> dict[str, Any]:
     """`data` as a schema loads it; ConfigError with every fault."""
+    if not isinstance(data, dict):
+        raise ConfigError("must be an object")
     try:
         result: dict[str, Any] = schema().load(data)
     except ValidationError as error:

@@ -308,7 +308,7 @@ def test_device_ctrl_takes_items_terms_tags_and_groups(client: FlaskClient, owne
         ({"device": "tank", "tag": "level"}, 422, "is required, or values"),
         ({"device": "tank", "tag": "level", "values": {"pump": 1}}, 422, "does not go together with values"),
         ({"values": {"level": 1}}, 422, "is required with values"),
-        ({"device": "tank", "values": {}}, 422, "Length must be between 1 and 1968"),
+        ({"device": "tank", "values": {}}, 422, "Must be 1 to 1968 tags"),
         ({"device": "tank", "values": {"level": 500, "pump": 1}}, 422, "above the tag's limit high"),
         ({"device": "tank", "values": {"level": 5, "lamp": 1}}, 409, "set by field_server and mqtt_server"),
         ({"device": "tank", "values": {"level": 5, "sensor": 1}}, 409, "read only"),
@@ -322,6 +322,45 @@ def test_device_ctrl_takes_items_terms_tags_and_groups(client: FlaskClient, owne
         answer = post(**body)
         assert (answer.status_code, text in answer.text) == (status, True), (body, answer.text)
     assert len(owner.received) == sent
+
+
+def test_what_is_wrong_with_a_command_is_said_in_words_and_by_its_field(client: FlaskClient, owner: FakeOwner) -> None:
+    def refused(path: str, body: Any) -> list[tuple[str, str]]:
+        answer = client.post(f"/api/v1/{path}", json=body)
+        assert answer.status_code == 422, answer.text
+        return [(each["field"], each["message"]) for each in answer.json["errors"]]
+
+    scalar = "Must be a number, text, true or false"
+    group = {"device": "tank", "values": {"level": [1], "pump": None}}
+    assert refused("device_ctrl", group) == [("values.level", scalar), ("values.pump", "Field may not be null")]
+    for values in ({}, {f"t{number}": 1 for number in range(100_000)}):
+        found = refused("device_ctrl", {"device": "tank", "values": values})
+        assert found == [("values", "Must be 1 to 1968 tags")]
+    for name in ("device", "tag", "item", "term"):
+        for wrong in (1.0, True, [1], {"id": 1}):
+            found = refused("device_call", {"device": "tank", "item": "power", name: wrong})
+            assert (name, "Must be an id, an integer, or a name") in found
+    for path in ("device_ctrl", "device_call", "tags/tank@level/commands"):
+        for nothing in ([], "x", 5):
+            assert refused(path, nothing) == [("", "must be an object")]
+    answer = client.post("/api/v1/device_call", json={"device": "tank", "tags": ["no", "no", "level"]})
+    assert (answer.status_code, answer.json["detail"]) == (404, "the device has no tag 'no'")
+    assert owner.received == []
+
+
+def test_commands_are_sorted_by_the_fields_that_are_shown(client: FlaskClient, live: Live) -> None:
+    """by and from were refused, and who and origin, which nobody sees, were named instead."""
+    for number, (by, origin) in enumerate([("b", "x"), ("a", "x"), ("a", "y")]):
+        command = Command(f"c{number}", "tank", {"level": number}, 0, by, origin)
+        live.command_log().append([step_of(command, CommandState.FAILED, NOW)])
+    for sort, expected in (("by,-from", [2, 1, 0]), ("-by,%2Bfrom", [0, 1, 2]), ("from,-id", [1, 0, 2])):
+        answer = client.get(f"/api/v1/commands?sort={sort}")
+        assert answer.status_code == 200, answer.text
+        assert [each["value"] for each in answer.json["items"]] == expected
+    for wrong in ("who", "command_id", "value", "-steps"):
+        answer = client.get(f"/api/v1/commands?sort={wrong}")
+        assert answer.status_code == 422
+        assert "possible are id, device, tag, state, final, reason, by, from, time_ms" in answer.text
 
 
 def test_device_call_reads_now(client: FlaskClient, owner: FakeOwner) -> None:
