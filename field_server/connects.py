@@ -7,13 +7,13 @@ class Connects:
     """Turns for opening connections, evenly spaced: at most `per_second` of them."""
 
     def __init__(self, per_second: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._interval_s = 1.0 / per_second
         self._next_at = 0.0
 
-    async def take(self) -> None:
-        """Wait for a turn; turns are given in the order in which they are asked for."""
-        now = asyncio.get_running_loop().time()
+    def book(self) -> float:
+        """The next free turn, in order; how many seconds from now it is."""
+        now = self._loop.time()
         turn = max(now, self._next_at)
         self._next_at = turn + self._interval_s
-        if turn > now:
-            await asyncio.sleep(turn - now)
+        return turn - now

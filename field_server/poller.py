@@ -334,18 +334,26 @@ class Poller:
             self._reports.silent(each, turn.unit, Reason.COMM_FAILURE, error)
 
     async def _connect(self) -> bool:
-        await self._connects.take()
+        wait_s = self._connects.book()
+        if wait_s > self._timeout_s:
+            # Good until then, it would be shown as it was long ago.
+            known = [device for device in self._devices.values() if device.errors]
+            self._unconnected(known, f"connections are opened one after the other: this one in {wait_s:.1f} s")
+        await asyncio.sleep(wait_s)
         try:
             await self._link.connect()
         except LinkError as error:
             self._retry_at = self._loop.time() + self._backoff.next_delay_s()
-            for device in self._devices.values():
-                for unit in {turn.unit for turn in device.turns}:
-                    self._reports.silent(device, unit, Reason.NOT_CONNECTED, str(error))
+            self._unconnected(self._devices.values(), str(error))
             return False
         self._answered = False
         self._units.in_doubt = True
         return True
+
+    def _unconnected(self, devices: Iterable[DeviceTurns], error: str) -> None:
+        for device in devices:
+            for unit in {turn.unit for turn in device.turns}:
+                self._reports.silent(device, unit, Reason.NOT_CONNECTED, error)
 
     async def _open_again(self) -> None:
         """The network's settings changed: a link with the new ones."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -165,6 +166,21 @@ async def test_a_device_that_is_not_there(plant: Plant, device: FaultDevice) -> 
     assert took < 5.0
     assert len(os.listdir("/proc/self/fd")) <= files + 4
     assert len(plant.told.links) == 2
+
+
+async def test_who_waits_for_his_turn_to_connect_is_not_shown_good() -> None:
+    """Row D12: after a power cut hundreds of devices stood as they had been, until it was their turn to be connected."""
+    async with AsyncExitStack() as stack:
+        farm = [await stack.enter_async_context(FaultDevice()) for _ in range(8)]
+        plant = await stack.enter_async_context(build_field(connects_per_s=4))
+        devices = [modbus_device(n, f"d{n}", each.port, modbus_tag(n, "x", 0)) for n, each in enumerate(farm, 1)]
+        plant.put(*devices)
+        await plant.wait(lambda: all(plant.told.quality(f"d{n}", "x") is GOOD for n in range(1, 9)), "read")
+        assert len(plant.told.links) == 8, "nobody was told to be offline at the start"
+        for each in farm:
+            await each.set_mode("refuse")
+        took = await plant.wait(lambda: all(plant.told.quality(f"d{n}", "x") is BAD for n in range(1, 9)), "bad")
+        assert took < 0.1 + 2 * 0.2 + 0.5, "a period, timeout x (retries + 1), and a slow machine"
 
 
 async def test_a_ceiling_protects_the_device(plant: Plant, device: FaultDevice) -> None:

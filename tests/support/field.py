@@ -52,9 +52,9 @@ class Told:
 class Plant:
     """A Field over `told`, configured by the test."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: Told, connects_per_s: float) -> None:
         self.told = told
-        self.field = Field(told, 1000)
+        self.field = Field(told, connects_per_s)
         self._revision = 0
 
     def put(self, *devices: DeviceConfig, removed: Iterable[int] = ()) -> None:
@@ -74,9 +74,9 @@ class Plant:
 
 
 @asynccontextmanager
-async def build_field() -> AsyncIterator[Plant]:
+async def build_field(connects_per_s: float = 1000) -> AsyncIterator[Plant]:
     """A field without devices; its links are ended with the block."""
-    plant = Plant(Told())
+    plant = Plant(Told(), connects_per_s)
     try:
         yield plant
     finally:
