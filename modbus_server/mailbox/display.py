@@ -70,12 +70,14 @@ class Display:
 
     def take(
         self, owner: str, device: str, samples: Iterable[Sample], now_s: float, *, state: bool, again: bool
-    ) -> None:
+    ) -> bool:
         """Samples of a device's tags. `state`: from a state message; `again`: retained or repeated, so maybe behind.
 
         A state that was retained vouches for its values all the same: it is the owner's last word.
+        Returns whether `misfits` of the device are others now.
         """
         tags = self._shown.get(device, {})
+        is_other = False
         for sample in samples:
             shown = tags.get(sample.tag)
             if shown is None or not _is_of(owner, shown.tag.owner):
@@ -86,8 +88,19 @@ class Display:
             shown.sample, shown.owner, shown.from_state = sample, owner, state
             if vouches:
                 shown.told_s = now_s
+            did_fit = shown.fits
             self._write(shown)
+            is_other = is_other or shown.fits is not did_fit
             self._judge(shown, now_s)
+        return is_other
+
+    def misfits(self, device: str) -> list[str]:
+        """Which values of a device its registers cannot hold just now, for people."""
+        return [
+            f"{shown.tag.full_name}: its value does not fit {shown.tag.place}, which keeps the last one"
+            for shown in self._shown.get(device, {}).values()
+            if not shown.fits
+        ]
 
     def forget(self, owner: str, device: str, now_s: float) -> None:
         """An owner has taken back what it told of a device."""

@@ -15,6 +15,7 @@ from modbus_server.mailbox.inbox import Inbox
 from modbus_server.mailbox.journal import Journal, Record
 from modbus_server.mailbox.layout import Layout, lay_out
 from modbus_server.mailbox.plans import PROTOCOL, BoundTag, MailboxPlan, Role
+from modbus_server.mailbox.status import Status, show_status
 from scada.bus_messages import decode_data, decode_link, decode_state
 from scada.errors import ConfigError, Fault
 from scada.modbus.image import Image
@@ -95,6 +96,7 @@ class Mailbox:
     def apply(self, change: Change[MailboxPlan], layout: Layout) -> None:
         """Put a new configuration into force; clients stay connected."""
         self._withdraw(change)
+        self._call_bad(layout)
         self._plans = self._plans_after(change)
         self._by_name = {plan.name: plan for plan in self._plans.values()}
         self._tags = {(tag.device, tag.name): tag for tag in layout.tags}
@@ -158,6 +160,13 @@ class Mailbox:
             elif gone := _told_names(old) - _told_names(plan):
                 self._bus.forget(plan.name, gone)
 
+    def _call_bad(self, layout: Layout) -> None:
+        """Nobody keeps up the status of a tag that is gone: it must not say good for ever."""
+        kept = set(layout.tags)
+        for tag in self._tags.values():
+            if tag not in kept:
+                show_status(self._images[tag.place.unit_id], tag, Status.BAD)
+
     def _show(self, layout: Layout) -> None:
         bound: dict[Image, Image] = {
             image: BoundImage(image, unit, self.display.hidden, self._on_written)
@@ -172,7 +181,11 @@ class Mailbox:
                     logger.error("%s: left out: %s", device, fault)
         self._faults = faults
         for name in self._by_name:
-            self._bus.link(name, True, "; ".join(map(str, faults.get(name, ()))) or None)
+            self._tell_link(name)
+
+    def _tell_link(self, device: str) -> None:
+        found = [*map(str, self._faults.get(device, ())), *self.display.misfits(device)]
+        self._bus.link(device, True, "; ".join(found) or None)
 
     def _listen(self, unknown: Iterable[str]) -> None:
         """Subscribe to what is shown; `unknown`: devices whose retained state has to come again."""
@@ -213,7 +226,8 @@ class Mailbox:
             is_state = parts.kind == "state"
             samples, faults = decode_state(payload) if is_state else decode_data(payload)
             again = retained or repeat
-            self.display.take(parts.owner, parts.device, samples, now_s, state=is_state, again=again)
+            if self.display.take(parts.owner, parts.device, samples, now_s, state=is_state, again=again):
+                self._tell_link(parts.device)
             if faults:
                 logger.warning("%s: %s", topic, "; ".join(faults[:3]))
 

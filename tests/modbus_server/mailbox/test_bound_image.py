@@ -138,6 +138,17 @@ def test_otherwise_reads_have_no_effects_and_get_plans(not_good: NotGood) -> Non
     assert server.answers.repeat(frame)
 
 
+@pytest.mark.parametrize("text", ["06 00 0A 00 01", *WRITES])
+def test_who_may_only_read_writes_no_tag(text: str) -> None:
+    """A client whose role is `read`, and everybody where the server is read only."""
+    server = Bound()
+    server.answers = Answers(server.bound, {}, Right.READ)
+    before = bytes(server.image.memory[0:400_000])
+    assert server.ask(text) == f"{0x80 | int(text[:2], 16):02x} 01"
+    assert server.image.memory[0:400_000] == before
+    assert server.written == []
+
+
 def test_a_new_configuration_forgets_the_plans() -> None:
     server = Bound()
     text = "10 00 0A 00 01 02 00 01"

@@ -1,6 +1,6 @@
 """What the mailbox asks the bus for, and what it takes back."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -8,6 +8,7 @@ import orjson
 from modbus_server.mailbox.journal import Journal
 from modbus_server.mailbox.mailbox import MAX_NARROW, Mailbox
 from scada.config import DeviceConfig
+from scada.modbus.image import Image
 from scada.modbus.limits import Table
 from scada.topics import BusTopics
 from scada.values import Sample
@@ -57,8 +58,13 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.bus = NoBus()
         self.image, images = shared_image()
-        self.mailbox = Mailbox(self.bus, BusTopics(), images, lambda _: None, folder, Journal(folder / "journal"))  # type: ignore[arg-type]
+        self.seen = images
+        self.mailbox = Mailbox(self.bus, BusTopics(), images, self._use, folder, Journal(folder / "journal"))  # type: ignore[arg-type]
         self.revision = 0
+
+    def _use(self, images: Mapping[int, Image]) -> None:
+        """What clients see from now on."""
+        self.seen = images
 
     def put(self, *devices: DeviceConfig, removed: Iterable[int] = ()) -> None:
         self.revision += 1
@@ -77,6 +83,41 @@ class Rig:
 def shown(number: int, register: int = 0) -> DeviceConfig:
     tag = bound(number, "level", register or number, "out", fed=True, status=40_000 + number)
     return mailbox_device(number, f"d{number}", tag)
+
+
+ONLINE = {"online": True, "since": 1, "error": None}
+
+
+def test_a_value_that_does_not_fit_is_told_where_an_operator_looks(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(shown(1, 30))
+    rig.bus.watcher(True)
+    rig.hear("tagwire/server/field_server", ONLINE)
+    data = "tagwire/data/field_server/d1"
+    rig.hear(data, [["level", 7, "good", 1000]])
+    assert (rig.register(30), rig.register(40_001), rig.bus.links["d1"]) == (7, 0, None)
+    rig.hear(data, [["level", 70_000, "good", 2000], ["level", -1, "good", 2001]])
+    assert (rig.register(30), rig.register(40_001)) == (7, 2)
+    told = "d1@level: its value does not fit unit 1 holding_register 30, which keeps the last one"
+    assert rig.bus.links["d1"] == told
+    rig.put(shown(2))
+    assert rig.bus.links["d1"] == told
+    rig.hear(data, [["level", 8, "good", 3000]])
+    assert (rig.register(30), rig.register(40_001), rig.bus.links["d1"]) == (8, 0, None)
+
+
+def test_the_status_of_a_tag_that_is_gone_does_not_say_good_for_ever(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(shown(1), mailbox_device(2, "in", bound(2, "x", 2, status=50)))
+    rig.bus.watcher(True)
+    rig.hear("tagwire/server/field_server", ONLINE)
+    rig.hear("tagwire/data/field_server/d1", [["level", 7, "good", 1000]])
+    rig.seen[1].write_registers(Table.HOLDING_REGISTER, 2, b"\0\5")
+    assert (rig.register(40_001), rig.register(50)) == (0, 0)
+    rig.put(removed=[2])
+    assert (rig.register(40_001), rig.register(50)) == (0, 2)
+    rig.put(removed=[1])
+    assert (rig.register(40_001), rig.register(50)) == (2, 2)
 
 
 OWN = "tagwire/link/modbus_server/+"
