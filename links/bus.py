@@ -242,7 +242,8 @@ class Bus:
 
     def _on_tick(self) -> None:
         self._tick = None
-        if self._held_up or self._pending_samples > HOLD_SAMPLES:
+        # Before an earlier run's batches are known, a batch has no number that is surely above theirs: the clock may be wrong.
+        if (self._held_up and self._opened) or self._pending_samples > HOLD_SAMPLES:
             self._spill()
         self._pump()
 
@@ -338,6 +339,8 @@ class Bus:
     async def _open(self) -> None:
         await self._backlog.open()
         self._number = max(self._number, self._backlog.newest)
+        if self._held_up:
+            self._spill()
         self._loop.call_soon(self._pump)
 
     async def _keep(self) -> None:

@@ -283,6 +283,37 @@ async def test_what_waits_at_the_end_is_sent_late_by_the_next_run(broker: Broker
         assert BusBuffer(tmp_path / "bus.sqlite").open() == (0, 0)
 
 
+async def test_a_run_whose_clock_is_wrong_sends_what_an_earlier_one_left_and_all_of_its_own(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before the disk had told what is on it got numbers below that, and was never sent."""
+
+    class SlowBuffer(BusBuffer):
+        def open(self) -> tuple[int, int]:
+            time.sleep(0.6)
+            return super().open()
+
+    async with running(broker.port, "reader") as reader:
+        listener = Listener(reader, [TOPICS.data("+", "+")])
+        await asyncio.sleep(0.2)
+        earlier = Bus(MqttSettings(port=1), TOPICS, "field_server", buffer=BusBuffer(tmp_path / "bus.sqlite"))
+        earlier.start()
+        earlier.publish("boiler", [sample(0)])
+        await earlier.close()
+        with monkeypatch.context() as wrong:
+            wrong.setattr(time, "time_ns", lambda: 10_000_000_000)
+            bus = Bus(MqttSettings(port=1), TOPICS, "field_server", buffer=SlowBuffer(tmp_path / "bus.sqlite"))
+            bus.start()
+        for number in range(1, 5):
+            bus.publish("boiler", [sample(number)])
+            await asyncio.sleep(0.3)
+        await bus.close()
+        async with running(broker.port, "field_server", tmp_path / "bus.sqlite"):
+            topic = TOPICS.data("field_server", "boiler")
+            await eventually(lambda: len(listener.samples(topic)) == 5)
+            assert [each.value for each in listener.samples(topic)] == [0, 1, 2, 3, 4]
+
+
 async def test_what_was_published_just_before_the_end_is_sent(broker: Broker) -> None:
     """Closing did not wait: it took an event of the connection's beginning for its own."""
     async with running(broker.port, "reader") as reader:
