@@ -196,6 +196,10 @@ class ModbusClient:
             client, wire = self._client, self._wire
             if client is None or wire is None or not self.connected:
                 raise LinkError(f"{self._where(unit_id, request)}: not connected")
+            try:
+                await wire.take_turn(unit_id)
+            except CONNECT_ERRORS as exc:
+                raise self._dropped(LinkError(f"{self._where(unit_id, request)}: {exc}")) from exc
             wire.expect(unit_id, request)
             self._is_asking = True
             try:
@@ -219,6 +223,7 @@ class ModbusClient:
                 self._drop(LinkError("cancelled"))
                 raise
             finally:
+                wire.end_turn()
                 self._last_transaction = wire.next_tid
                 if self.endpoint.gap_ms:
                     self._next_start = asyncio.get_running_loop().time() + self.endpoint.gap_ms / 1000

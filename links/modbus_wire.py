@@ -12,6 +12,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from pymodbus.client import (
@@ -37,12 +38,14 @@ from scada.modbus.rtu import find_reply
 # More than this after one request is a flood, not a reply behind some stale ones.
 MAX_RECEIVED: Final = 16 * MAX_ADU
 
-# ValueError and OverflowError: a host name, port or line setting that cannot be. termios.error: one that this line refuses.
-CONNECT_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError)
+# ValueError and OverflowError: a host name, port or line setting that cannot be. LinkError: a line that others use.
+CONNECT_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError, LinkError)
 if sys.platform != "win32":
     import termios
 
-    CONNECT_ERRORS += (termios.error,)
+    CONNECT_ERRORS += (termios.error,)  # a setting that this line refuses
+if sys.platform == "linux":
+    from links.serial_line import SerialLine
 
 _STREAMS: Final = (Transport.TCP, Transport.TLS, Transport.RTU_OVER_TCP)
 
@@ -77,8 +80,8 @@ class Wire(TransactionManager):
         self._last_silence: dict[int, int] = {}
 
     async def open(self, host: HostName, timeout_s: float) -> None:
-        """Connect. Unlike connect() it lets the reason of a failure through."""
-        async with asyncio.timeout(timeout_s):
+        """Connect. Unlike connect() it lets the reason of a failure through. A serial line has a limit of its own."""
+        async with asyncio.timeout(None if self._transport is Transport.SERIAL else timeout_s):
             transport = await self._create(host)
             try:
                 await self._made.wait()  # a serial transport is set up an iteration later
@@ -110,6 +113,16 @@ class Wire(TransactionManager):
         if len(failures) == 1:
             raise failures[0]
         raise OSError("; ".join(map(str, failures)))
+
+    async def take_turn(self, unit_id: int) -> None:
+        """Wait until nobody else uses the serial line; no other transport is shared. Raises CONNECT_ERRORS."""
+        if sys.platform == "linux" and isinstance(self.transport, SerialLine):
+            await self.transport.take_turn(unit_id)
+
+    def end_turn(self) -> None:
+        """Leave the serial line to others, unless that is done."""
+        if sys.platform == "linux" and isinstance(self.transport, SerialLine):
+            self.transport.end_turn()
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""
@@ -161,8 +174,9 @@ class Wire(TransactionManager):
     def _take_back(self, transport: Any) -> None:
         """A request that nobody waits for any more must not arrive after a newer one that goes over another connection."""
         if self._transport is Transport.SERIAL:
-            with suppress(*CONNECT_ERRORS):  # the line is gone, and what was to go out with it
-                transport.sync_serial.reset_output_buffer()
+            if sys.platform != "linux":
+                with suppress(*CONNECT_ERRORS):  # the line is gone, and what was to go out with it
+                    transport.sync_serial.reset_output_buffer()
         elif self._request is None and not transport.is_closing():
             discard_unsent(transport.get_extra_info("socket"), False)  # nothing is on its way: a polite end
         elif self._transport is Transport.TLS:
@@ -253,7 +267,16 @@ def make_client(endpoint: Endpoint) -> tuple[WireClient, Wire]:
         client = AsyncModbusTcpClient(endpoint.host, port=endpoint.port, framer=framer, **limits)
     wire = Wire(client.comm_params, client.ctx.framer, endpoint.transport)
     client.ctx = wire
+    if sys.platform == "linux" and endpoint.transport is Transport.SERIAL:
+        wire.call_create = partial(_open_line, endpoint, wire)
     return client, wire
+
+
+async def _open_line(endpoint: Endpoint, wire: Wire) -> tuple[Any, Wire]:
+    line = SerialLine(endpoint, wire)
+    await line.open()
+    wire.connection_made(line)
+    return line, wire
 
 
 def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:

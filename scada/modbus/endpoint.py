@@ -54,6 +54,11 @@ class Endpoint:
             return self.transport, self.serial_port, 0
         return f"{self.transport} {self.tls_cert}".rstrip(), self.host.lower(), self.port
 
+    @property
+    def line_wait_s(self) -> float:
+        """How long to wait for a serial line that another program is using: its request to a dead unit, and a connect."""
+        return self.timeout_s + self.connect_timeout_s
+
     def __str__(self) -> str:
         if self.transport is Transport.SERIAL:
             return f"serial {self.serial_port} {self.baudrate} {self.bytesize}{self.parity}{self.stopbits}"

@@ -1,7 +1,11 @@
-"""A serial line between two device files, made by socat, that can be unplugged and plugged in again."""
+"""Serial lines of two device files: one by socat that can be unplugged and plugged in again, and one as slow as a real one."""
 
+import os
+import select
 import subprocess
+import threading
 import time
+import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,3 +53,42 @@ class SerialLine:
     def unplug(self) -> None:
         """The files go, and whoever has one open is told."""
         self._stack.close()
+
+
+class PacedLine:
+    """A line that is as slow as a real one of `baudrate`: pseudo terminals have none. Device files `near` and `far`."""
+
+    def __init__(self, folder: Path, baudrate: int, name: str = "paced") -> None:
+        self.near, self.far = str(folder / f"{name}-near"), str(folder / f"{name}-far")
+        self._byte_s = 10 / baudrate
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        near, far = self._end(self.near), self._end(self.far)
+        ended, end = os.pipe()
+        self._stack.callback(os.close, ended)
+        for source, sink in ((near, far), (far, near)):
+            thread = threading.Thread(target=self._carry, args=(source, sink, ended), name="paced line")
+            thread.start()
+            self._stack.callback(thread.join, 5)
+        self._stack.callback(os.close, end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _end(self, path: str) -> int:
+        """One end as a device file; what the other side of it is read and written by."""
+        inner, outer = os.openpty()
+        tty.setraw(outer)
+        os.symlink(os.ttyname(outer), path)
+        for descriptor in (inner, outer):  # were nobody to hold the outer side open, the inner one could not be read
+            self._stack.callback(os.close, descriptor)
+        return inner
+
+    def _carry(self, source: int, sink: int, ended: int) -> None:
+        while ended not in (ready := select.select([source, ended], [], [])[0]):
+            if source in ready:
+                data = os.read(source, 8)
+                time.sleep(len(data) * self._byte_s)
+                os.write(sink, data)
