@@ -1,7 +1,6 @@
 """What drivers/contract.py promises, of every driver, against something real (tests/support/driver_rigs.py)."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from drivers.contract import Link, Point, Request
 from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError, Side
 from scada.values import BadValue, Value
-from tests.support.driver_rigs import RIGS, TIMEOUT_S, Control, Rig
+from tests.support.driver_rigs import RIGS, TIMEOUT_S, Control, Rig, open_sockets
 
 # What a wait that ends by itself may take beyond its own deadline on a machine that is busy.
 SLACK_S = 5.0
@@ -47,18 +46,6 @@ async def rig(name: str) -> AsyncIterator[Rig]:
 
 def other_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-
-
-def open_sockets() -> set[str]:
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:"):
-            found.add(target)
-    return found
 
 
 every_rig = pytest.mark.parametrize("name", RIGS, indirect=True)

@@ -1,72 +1,33 @@
-"""Rows D1-D8 of the fault table for the Modbus client: what a misbehaving device can do to a read and to a write.
+"""Rows D1-D6 of the fault table for the Modbus client: what a misbehaving device can do to a read and to a write.
 
 Whatever the device does, nothing counts as read or written that it did not properly confirm, only the documented errors
 come out, and the first request after the fault works.
 """
 
 import asyncio
-import gc
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from links.backoff import Backoff
-from links.modbus_client import ModbusClient
 from scada.errors import DeviceRefused, LinkError, ProtocolError
-from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import Table
 from tests.support.fault_device import EXCEPTION_CODES, FaultDevice
+from tests.support.modbus_operations import (
+    OPERATIONS,
+    TIMEOUT_S,
+    UNIT,
+    WRITES,
+    Operation,
+    carry_out,
+    count_fds,
+    make_client,
+)
 
+pytestmark = pytest.mark.usefixtures("nothing_escapes")
 ROOT = Path(__file__).parents[2]
-UNIT = 9
-TIMEOUT_S = 0.5
-TRANSPORT = {"tcp": Transport.TCP, "udp": Transport.UDP, "rtu": Transport.RTU_OVER_TCP}
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A request, what it returns, and what the device's store tells when it was carried out."""
-
-    name: str
-    ask: Callable[[ModbusClient], Awaitable[Any]]
-    result: Any = None
-    done: Callable[[FaultDevice], bool] = lambda device: True
-
-    @property
-    def is_write(self) -> bool:
-        return self.result is None
-
-
-# Each has addresses of its own, so that all can go against one device at the same time.
-OPERATIONS = [
-    Operation("holding", lambda c: c.read_registers(UNIT, Table.HOLDING_REGISTER, 10, 3), b"\0\x0a\0\x0b\0\x0c"),
-    Operation("input", lambda c: c.read_registers(UNIT, Table.INPUT_REGISTER, 11, 1), b"\0\x0b"),
-    Operation("coils", lambda c: c.read_bits(UNIT, Table.COIL, 0, 11), [True] + [False] * 10),
-    Operation("inputs", lambda c: c.read_bits(UNIT, Table.DISCRETE_INPUT, 1, 20), [False] * 20),
-    Operation(
-        "write many",
-        lambda c: c.write_registers(UNIT, 100, b"\0\1\0\2\0\3"),
-        done=lambda d: d.registers[100:103] == [1, 2, 3],
-    ),
-    Operation(
-        "write one", lambda c: c.write_registers(UNIT, 200, b"\x12\x34"), done=lambda d: d.registers[200] == 0x1234
-    ),
-    Operation("write coils", lambda c: c.write_coils(UNIT, 300, [True] * 9), done=lambda d: all(d.bits[300:309])),
-    Operation("write coil", lambda c: c.write_coils(UNIT, 400, [True]), done=lambda d: d.bits[400]),
-    Operation("mask", lambda c: c.mask_write(UNIT, 500, 0xFF00, 0x00AB), done=lambda d: d.registers[500] == 0xAB),
-]
-READS = [operation for operation in OPERATIONS if not operation.is_write]
-WRITES = [operation for operation in OPERATIONS if operation.is_write]
 
 Errors = tuple[type[Exception], ...]
 LATE: Errors = (LinkError,)
@@ -127,35 +88,6 @@ CASES: list[tuple[str, str, float, Errors, list[Operation]]] = [
     ("rtu", "rst", 0, LATE, OPERATIONS),
     ("rtu", "fin", 0, LATE, OPERATIONS),
 ]
-
-
-@pytest.fixture(autouse=True)
-async def nothing_escapes() -> AsyncIterator[None]:
-    """No exception may leave a protocol callback, and none may be left for the garbage collector to find."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    gc.collect()
-    await asyncio.sleep(0)
-    assert escaped == []
-
-
-def make_client(device: FaultDevice, timeout_s: float = TIMEOUT_S) -> ModbusClient:
-    return ModbusClient(Endpoint(TRANSPORT[device.framing], "127.0.0.1", device.port, timeout_s=timeout_s))
-
-
-def count_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-async def carry_out(operation: Operation, client: ModbusClient, device: FaultDevice) -> None:
-    assert await operation.ask(client) == operation.result
-    assert operation.done(device)
-
-
-async def connect_and_write(client: ModbusClient) -> None:
-    await client.connect()
-    await client.write_registers(UNIT, 0, b"\0\1")
 
 
 @pytest.mark.parametrize(
@@ -317,124 +249,3 @@ async def test_d6_a_tedious_device_costs_no_cpu(device: FaultDevice, mode: str, 
     _, grown_kb, share = await measure(device, 3)
     assert grown_kb < 5_000
     assert share < 0.2
-
-
-@pytest.mark.parametrize("framing", ["tcp", "rtu"])
-async def test_d7_a_connection_closed_at_once(framing: str) -> None:
-    fds = count_fds()
-    async with FaultDevice("accept_close", framing=framing) as device:
-        client = make_client(device, timeout_s=0.1)  # on RTU each connect waits as long after a request that failed
-        for _ in range(20):
-            with pytest.raises(LinkError):
-                await connect_and_write(client)
-        await device.set_mode("good")
-        async with make_client(device, timeout_s=5) as patient:
-            await carry_out(WRITES[0], patient, device)
-        await client.close()
-    assert abs(count_fds() - fds) <= 2
-
-
-async def test_d7_a_lost_connection_is_told_before_the_timeout(device: FaultDevice) -> None:
-    for mode in ("fin", "rst"):
-        device.mode = mode
-        async with make_client(device, timeout_s=30) as client:
-            with pytest.raises(LinkError, match="connection"):
-                await asyncio.wait_for(WRITES[0].ask(client), 10)
-
-
-async def test_d7_a_refused_connection(device: FaultDevice) -> None:
-    fds = count_fds()
-    client = make_client(device)
-    await device.set_mode("refuse")
-    for _ in range(20):
-        with pytest.raises(LinkError, match=f"127.0.0.1:{device.port}: no connection"):
-            await client.connect()
-    assert abs(count_fds() - fds) <= 2
-    await device.set_mode("good")
-    await client.connect()
-    await carry_out(WRITES[0], client, device)
-    await client.close()
-
-
-async def test_d7_udp_where_nobody_listens() -> None:
-    async with FaultDevice(framing="udp") as device:
-        await device.set_mode("refuse")
-        async with make_client(device, timeout_s=30) as client:
-            with pytest.raises(LinkError, match="not reachable"):
-                await asyncio.wait_for(WRITES[0].ask(client), 10)
-            await device.set_mode("good")
-            await client.connect()
-            await carry_out(WRITES[0], client, device)
-
-
-async def test_d7_flapping_loses_only_the_requests_it_broke(device: FaultDevice) -> None:
-    fds = count_fds()
-    device.mode = "flap"
-    client = make_client(device, timeout_s=5)
-    confirmed = []
-    for value in range(60):
-        await client.connect()
-        try:
-            await client.write_registers(UNIT, value, bytes((0, value + 1)))
-        except LinkError:
-            continue
-        confirmed.append(value)
-    assert len(confirmed) == 40
-    assert all(device.registers[value] == value + 1 for value in confirmed)
-    await client.close()
-    await asyncio.sleep(0.05)
-    assert abs(count_fds() - fds) <= 2
-
-
-async def test_d7_one_connection_for_each_step_of_the_backoff(device: FaultDevice) -> None:
-    device.mode = "fin"
-    backoff = Backoff(first_s=0.05, cap_s=0.2, jitter=0.2)
-    client = make_client(device, timeout_s=5)
-    waited = []
-    for _ in range(6):
-        with pytest.raises(LinkError):
-            await connect_and_write(client)
-        waited.append(backoff.next_delay_s())
-        await asyncio.sleep(waited[-1])
-    assert len(device.accepted_s) == 6
-    between = [later - sooner for sooner, later in pairwise(device.accepted_s)]
-    assert all(gap >= delay * 0.9 for gap, delay in zip(between, waited, strict=False))
-
-
-async def test_d8_a_stopped_peer_is_found_by_the_timeout_and_its_late_replies_do_no_harm() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.fault_device", cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        port = int((await process.stdout.readline()).split()[1])
-        client = ModbusClient(Endpoint(host="127.0.0.1", port=port, timeout_s=0.5))
-        await client.connect()
-        await client.write_registers(UNIT, 1, b"\0\x11\0\x22")
-        process.send_signal(signal.SIGSTOP)
-        started = time.monotonic()
-        with pytest.raises(LinkError, match="no reply within"):
-            await client.read_registers(UNIT, Table.HOLDING_REGISTER, 1, 1)
-        assert time.monotonic() - started < 2
-        await client.connect()  # the kernel of a stopped process still accepts
-        with pytest.raises(LinkError, match="no reply within"):
-            await client.read_registers(UNIT, Table.HOLDING_REGISTER, 1, 1)
-        process.send_signal(signal.SIGCONT)
-        await client.connect()
-        assert await client.read_registers(UNIT, Table.HOLDING_REGISTER, 2, 1) == b"\0\x22"
-        await client.close()
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.stdin.close()
-        await process.wait()
-
-
-async def test_d8_a_silent_peer_is_probed(device: FaultDevice) -> None:
-    async with make_client(device) as client:
-        assert client._wire is not None
-        sock = client._wire.transport.get_extra_info("socket")
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        probes = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in (4, 5, 6)]  # Linux: idle, interval, count
-        assert probes == [30, 10, 3]
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -1,5 +1,6 @@
 """Every driver with something real behind it, for the contract suite. A driver is added by one entry in RIGS."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -193,3 +194,16 @@ RIGS = {
     "modbus with pymodbus' server": Maker(_pymodbus, ("other_unit", "other_function", "cut")),
     "modbus with a faulty device": Maker(_fault_device, _WRONG),
 }
+
+
+def open_sockets() -> set[str]:
+    """What this process has open now."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
