@@ -102,6 +102,19 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
 
 
+def anchors(document: Path) -> set[str]:
+    """What links may name in it: its headings as GitHub and its like spell them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    plain = (re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_links_lead_to_a_heading_that_is_there(document: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)\s:#]*)#([^)\s]+)\)", document.read_text()):
+        assert anchor in anchors(document.parent / path if path else document), f"{document.name}: {path}#{anchor}"
+
+
 def test_every_document_can_be_reached_from_the_readme() -> None:
     reached: set[Path] = set()
     todo = [CHECKOUT / "README.md"]
