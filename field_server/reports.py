@@ -1,6 +1,5 @@
 """What the field server says of devices: samples, and whether a device answers."""
 
-import logging
 import time
 from collections.abc import Collection, Sequence
 
@@ -11,11 +10,9 @@ from field_server.turns import DeviceTurns, Job
 from scada.errors import DeviceRefused
 from scada.values import BadValue, Reason, Value
 
-log = logging.getLogger(__name__)
-
 
 class Reports:
-    """Of the devices behind one link, to the sink and, where a state changes, to the log."""
+    """Of the devices behind one link, to the sink and, where a state changes, to the log, so many lines a minute."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -33,7 +30,7 @@ class Reports:
         reason = REFUSED[meaning]
         samples = job.readings.fail(reason, time.time_ns() // 1_000_000)
         if samples:
-            log.warning("%s: %s: %d tags are bad (%s)", device.part.device, error, len(samples), reason)
+            device.lines.warning("%s: %s: %d tags are bad (%s)", device.part.device, error, len(samples), reason)
             self._sink.publish(device.part.device, samples)
 
     def silent(self, device: DeviceTurns, unit: int, reason: Reason, error: str) -> None:
@@ -60,9 +57,9 @@ class Reports:
             return
         online, text = report
         if not online:
-            log.warning("%s: offline: %s", device.part.device, text)
+            device.lines.warning("%s: offline: %s", device.part.device, text)
         elif text is not None:
-            log.warning("%s: in part offline: %s", device.part.device, text)
+            device.lines.warning("%s: in part offline: %s", device.part.device, text)
         else:
-            log.info("%s: online", device.part.device)
+            device.lines.info("%s: online", device.part.device)
         self._sink.link(device.part.device, online, text)

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +11,18 @@ from drivers.contract import Link, Request
 from field_server.plans import Part
 from field_server.samples import Readings, Source
 from field_server.schedule import next_due, phase_s
+from links.logs import Rationed
 from scada.values import Sample
+
+log = logging.getLogger(__name__)
 
 FIRST_SPREAD_S = 1.0
 """The first reads of everything are spread over this time (or the period, when that is shorter)."""
 
 PLAN_PERIOD_S = 60.0
 FIRST_PLAN_S = 5.0  # after the first one, whose times are those of one round
+
+LINES_A_MINUTE = 6
 
 _SMOOTHING = 0.1
 """Weight of the newest duration in a request's mean."""
@@ -86,9 +92,12 @@ class DeviceTurns:
     reported: tuple[bool, str | None] | None = None
     learned: tuple[str, ...] = ()
     """What the link had learned when the turns were planned."""
+    lines: Rationed = field(init=False)
+    """What the log says of its state: a device that comes and goes all the time must not fill it."""
     _places: dict[str, tuple[Job, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.lines = Rationed(log, LINES_A_MINUTE, f"changes of {self.part.device}")
         self.index()
 
     async def pace(self, loop: asyncio.AbstractEventLoop) -> None:

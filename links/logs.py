@@ -31,24 +31,35 @@ class Collapse(logging.Filter):
 
 
 class Rationed:
-    """Lines of one kind that others cause: the first ones of each minute are written, the others are counted."""
+    """Lines of one kind that others cause: the first ones of each minute are written, the others are counted.
 
-    def __init__(self, log: logging.Logger, most: int = 10) -> None:
+    `what` they are is for the line that says how many were not written.
+    """
+
+    def __init__(self, log: logging.Logger, most: int = 10, what: str = "lines like the last ones") -> None:
         self._log = log
         self._most = most
+        self._what = what
         self._written = self._held = 0
         self._until = 0.0
 
     def warning(self, text: str, *args: object) -> None:
         """Write a line, or count it."""
+        self._write(logging.WARNING, text, args)
+
+    def info(self, text: str, *args: object) -> None:
+        """Write a line, or count it."""
+        self._write(logging.INFO, text, args)
+
+    def _write(self, level: int, text: str, args: tuple[object, ...]) -> None:
         now = time.monotonic()
         if now >= self._until:
             if self._held:
-                self._log.warning("%d more lines like the last ones were not written", self._held)
+                self._log.warning("%d more %s were not written", self._held, self._what)
             self._written, self._held, self._until = 0, 0, now + REPEAT_S
         if self._written < self._most:
             self._written += 1
-            self._log.warning(text, *args)
+            self._log.log(level, text, *args)
         else:
             self._held += 1
 

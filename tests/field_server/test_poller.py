@@ -1,6 +1,7 @@
 """One link's loop against a device that misbehaves: qualities, retries, breakers, reconnecting, reconfiguration."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -181,6 +182,20 @@ async def test_who_waits_for_his_turn_to_connect_is_not_shown_good() -> None:
             await each.set_mode("refuse")
         took = await plant.wait(lambda: all(plant.told.quality(f"d{n}", "x") is BAD for n in range(1, 9)), "bad")
         assert took < 0.1 + 2 * 0.2 + 0.5, "a period, timeout x (retries + 1), and a slow machine"
+
+
+async def test_a_device_that_comes_and_goes_does_not_fill_the_log(
+    plant: Plant, device: FaultDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five lines a second, for as long as it lasted."""
+    caplog.set_level(logging.INFO, "field_server")
+    plant.put(modbus_device(1, "boiler", device.port, modbus_tag(1, "a", 0, period_ms=30)))
+    for number in range(30):
+        await (device.set_mode("exc", 4) if number % 2 else device.set_mode("good"))
+        wanted = BAD if number % 2 else GOOD
+        await plant.wait(lambda wanted=wanted: plant.told.quality("boiler", "a") is wanted, "a change")  # type: ignore[misc]
+    lines = [record.getMessage() for record in caplog.records if "boiler" in record.getMessage()]
+    assert 1 <= len(lines) <= 6, lines
 
 
 async def test_a_ceiling_protects_the_device(plant: Plant, device: FaultDevice) -> None:

@@ -2,7 +2,9 @@
 
 import logging
 
-from links.logs import REPEAT_S, Collapse
+import pytest
+
+from links.logs import REPEAT_S, Collapse, Rationed
 
 
 def lines(*entries: tuple[float, str]) -> list[str]:
@@ -27,3 +29,21 @@ def test_lines_in_turn_are_all_written() -> None:
 
 def test_text_with_percent_signs_survives() -> None:
     assert lines((0, "50 %"), (1, "50 %"), (REPEAT_S, "50 %")) == ["50 %", "50 % (1 more times since)"]
+
+
+def test_lines_of_one_kind_are_rationed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("links.logs.time.monotonic", lambda: now)
+    caplog.set_level(logging.INFO)
+    rationed = Rationed(logging.getLogger("field_server"), 3, "changes of boiler")
+    for number in range(5):
+        (rationed.warning if number % 2 else rationed.info)("change %d", number)
+    now += REPEAT_S
+    rationed.info("change 5")
+    assert [record.getMessage() for record in caplog.records] == [
+        "change 0",
+        "change 1",
+        "change 2",
+        "2 more changes of boiler were not written",
+        "change 5",
+    ]
