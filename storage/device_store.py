@@ -106,7 +106,7 @@ def insert_device(change: Change, draft: DeviceDraft) -> int:
     statement = insert(DEVICE).values(**draft.row, revision=change.revision).returning(DEVICE.c.id)
     device_id: int = change.connection.execute(statement).scalar_one()
     change.touch(device_id)
-    save_networks(change, device_id, draft.network or {}, Mode.CREATE, join(draft.path, "network.mqtt"))
+    save_networks(change, device_id, draft.network or {}, Mode.CREATE, join(draft.path, "network"))
     save_terms(change, device_id, draft.terms or [], Mode.CREATE)
     save_tags(change, [(device_id, tag) for tag in draft.tags or []], Mode.CREATE)
     return device_id
@@ -116,10 +116,10 @@ def update_device(change: Change, device_id: int, draft: DeviceDraft, mode: Mode
     """Store what the document of an existing device names."""
     was_enabled = change.connection.execute(select(DEVICE.c.enabled).where(DEVICE.c.id == device_id)).scalar_one()
     if draft.row["enabled"] and not was_enabled:
-        change.placed.devices[device_id] = join(draft.path, "enabled")
+        change.placed.devices[device_id] = change.lines.devices[device_id] = join(draft.path, "enabled")
     change.connection.execute(update(DEVICE).where(DEVICE.c.id == device_id).values(**draft.row))
     if draft.network is not None:
-        save_networks(change, device_id, draft.network, mode, join(draft.path, "network.mqtt"))
+        save_networks(change, device_id, draft.network, mode, join(draft.path, "network"))
     if draft.terms is not None:
         save_terms(change, device_id, draft.terms, mode, tags_follow=draft.tags is not None)
     if draft.tags:

@@ -86,7 +86,7 @@ def _known(networks: dict[str, Row], protocol: str) -> Row:
 def _save(change: Change, device_id: int, protocol: str, document: Document) -> Row:
     settings = checked(Reader.network, protocol, document)
     before = stored_networks(change.connection, device_id).get(protocol)
-    save_networks(change, device_id, {protocol: settings}, Mode.MERGE, "")
+    save_networks(change, device_id, {protocol: settings}, Mode.MERGE, None)
     refuse_orphans(change, device_id, "")
     if before != settings:
         change.touch(device_id)

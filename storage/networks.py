@@ -8,6 +8,7 @@ from scada.errors import ConfigError, Conflict, Fault
 from scada.registry import PROTOCOLS
 from scada.schema import join
 from scada.topics import BusTopics
+from storage import lines
 from storage.claims import PROTOCOL
 from storage.contradictions import misplaced
 from storage.drafts import TermDraft
@@ -27,19 +28,26 @@ def stored_networks(connection: Connection, device_id: int) -> dict[str, Row]:
     }
 
 
-def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode, path: str) -> None:
+def save_networks(change: Change, device_id: int, networks: Mapping[str, Row], mode: Mode, path: str | None) -> None:
     """Store a device's networks, by protocol. In REPLACE mode protocols that are not named are removed.
 
-    Raises ConfigError for MQTT topics of the bus; `path` is where the settings of "mqtt" stand in the document.
+    Raises ConfigError for MQTT topics of the bus; `path` is where the networks stand in the document, None when it is one
+    network's settings.
     """
     connection = change.connection
+
+    def path_of(protocol: str) -> str:
+        return "" if path is None else join(path, protocol)
+
     if "mqtt" in networks:
-        faults = list(_on_the_bus(connection, device_id, networks["mqtt"], path))
+        faults = list(_on_the_bus(connection, device_id, networks["mqtt"], path_of("mqtt")))
         if faults:
             raise ConfigError(faults)
     stored = stored_networks(connection, device_id)
     own = NETWORK.c.device_id == device_id
     for protocol, settings in networks.items():
+        if protocol == lines.PROTOCOL and stored.get(protocol) != settings:
+            change.lines.networks[device_id] = path_of(protocol)
         if protocol not in stored:
             row = {"device_id": device_id, "protocol": protocol, "settings": settings}
             connection.execute(insert(NETWORK), row)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, selec
 from scada.errors import ConfigError, Conflict, Fault, NotFound
 from storage.claims import Placed
 from storage.engine import writing
+from storage.lines import Lines
 from storage.models import ConfigRevision
 from storage.shapes import DEVICE, ITEM, TAG
 
@@ -22,7 +23,8 @@ MAX_ID = 2**31 - 1
 
 
 class Change:
-    """One change in progress. `touch` the devices it concerns, `note` what happened to what, list in `placed` what moved."""
+    """One change in progress. `touch` the devices it concerns, `note` what happened to what, list in `placed` what moved and in
+    `lines` who says anew what of serial lines."""
 
     def __init__(self, connection: Connection, who: str) -> None:
         self.connection = connection
@@ -31,6 +33,7 @@ class Change:
         self.devices: set[int] = set()
         self.items: set[int] = set()
         self.placed = Placed()
+        self.lines = Lines()
         self._notes: list[dict[str, Any]] = []
 
     def touch(self, *device_ids: int) -> None:
@@ -61,6 +64,7 @@ class Change:
         if not self._notes:
             return
         self.placed.refuse_collisions(self.connection)
+        self.lines.refuse_contradictions(self.connection)
         first = self._notes[0]
         summary = f"{first['what']} {first['change']}"
         if len(self._notes) > 1:
