@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, Final, TypeVar
 
 import click
@@ -83,15 +84,18 @@ class Console:
             except LinkError as error:
                 output.complain(str(error))
                 return EXIT_FAILED
-            if command:
-                return self._call(carry_out_alone(session, command))
-            return self._run_lines(session)
+            code = self._call(carry_out_alone(session, command)) if command else self._run_lines(session)
+            self._call(session.settle())
+            return code
         finally:
             flushing.cancel()
             self._call(session.visit.close())
 
     def _run_lines(self, session: Session) -> int:
         codes = {0}
+        if isinstance(sys.stdin, TextIOWrapper):
+            # Whatever the locale; a file from elsewhere may begin with a byte order mark.
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
         for text in sys.stdin:
             text = text.strip()
             if not text or text.startswith("#"):

@@ -31,11 +31,15 @@ async def set_tag(session: Session, rest: str) -> None:
     except ValueError as error:
         raise Usage(f"set: {error}") from error
     command = Command(_new_id(), device, {tag: value}, _expiry(), session.user, ORIGIN)
-    (last,) = await _ask(session, device, command.id, session.topics.set(device), encode_set(command), is_told=True)
-    if last.state is not CommandState.VERIFIED and not (last.state is CommandState.ACKNOWLEDGED and last.final):
-        raise Failed(
-            f"{printable(name)} was not set: {last.state}{f', {printable(last.reason)}' if last.reason else ''}"
-        )
+    topic, told = session.topics.set(device), list[Step]()
+    async with session.hearing(name) as heard:
+        (last,) = await _ask(session, device, command.id, topic, encode_set(command), told=told)
+        if last.state is not CommandState.VERIFIED and not (last.state is CommandState.ACKNOWLEDGED and last.final):
+            raise Failed(
+                f"{printable(name)} was not set: {last.state}{f', {printable(last.reason)}' if last.reason else ''}"
+            )
+        # What was measured before it was sent is the old value.
+        await heard(next((step.time_ms for step in told if step.state is CommandState.SENT), last.time_ms))
 
 
 async def read(session: Session, rest: str) -> None:
@@ -51,7 +55,7 @@ async def read(session: Session, rest: str) -> None:
         _check(device, "read")
     call = Call(_new_id(), device, (tag,) if tag else (), _expiry(), session.user, ORIGIN)
     topic, others_s = session.topics.call(device), 0.0 if tag else OTHERS_S
-    answers = await _ask(session, device, call.id, topic, encode_call(call), is_told=False, others_s=others_s)
+    answers = await _ask(session, device, call.id, topic, encode_call(call), others_s=others_s)
     samples = {f"{device}@{sample.tag}": sample for step in answers for sample in step.samples}
     failed = [step for step in answers if step.state is not CommandState.VERIFIED]
     if samples or not failed:
@@ -65,11 +69,18 @@ async def read(session: Session, rest: str) -> None:
 
 
 async def _ask(
-    session: Session, device: str, number: str, topic: str, payload: bytes, *, is_told: bool, others_s: float = 0.0
+    session: Session,
+    device: str,
+    number: str,
+    topic: str,
+    payload: bytes,
+    *,
+    told: list[Step] | None = None,
+    others_s: float = 0.0,
 ) -> list[Step]:
     """Publish, and follow what becomes of it; the last step, and those that other programs give in the next `others_s`.
 
-    `is_told`: each step is printed as it comes.
+    Into `told` goes each step as it comes, and it is printed.
     """
     session.check_online()
     steps: asyncio.Queue[Step] = asyncio.Queue()
@@ -97,7 +108,8 @@ async def _ask(
                 if step.state in seen:
                     continue  # a repetition of the broker's
                 seen.add(step.state)
-                if is_told:
+                if told is not None:
+                    told.append(step)
                     session.output.say(_told(step, begun_ms, session.output.terminal))
                 if step.final:
                     break

@@ -1,5 +1,6 @@
 """The console's commands by name, and how one line is carried out."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,6 +11,8 @@ from tagwire.console_reading import get, links, list_tags, plan, servers, sub, u
 from tagwire.console_session import Failed, Session, Usage
 from tagwire.console_watch import watch
 
+_BYTES = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are no UTF-8."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -61,6 +64,8 @@ async def carry_out(session: Session, text: str) -> int:
     name, _, rest = text.strip().partition(" ")
     command = COMMANDS.get("quit" if name == "exit" else name)
     try:
+        if not text.isascii() and _BYTES.search(text):
+            raise Usage("this line is not UTF-8")
         if command is None:
             raise Usage(f"there is no command {name!r}; there are {', '.join(COMMANDS)}")
         await command.run(session, rest.strip())

@@ -3,8 +3,8 @@
 import asyncio
 import getpass
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 
 from scada.bus_messages import decode_data
 from scada.commands import MAX_WHO_CHARACTERS
@@ -15,6 +15,10 @@ from tagwire.console_output import Output
 from tagwire.console_values import Pattern, cells, line, picture, printable
 
 FLUSH_S = 0.05
+HEARD_S = 0.3
+"""The value that was set comes on another topic than the verdict, within a few milliseconds."""
+SETTLE_S = 1.5
+"""Programs renew what they keep at the broker once a second."""
 ORIGIN = "console"
 
 OnSample = Callable[[str, Sample], None]
@@ -38,6 +42,7 @@ class Session:
         self.names: list[str] = []
         """Full names of the tags seen last, for completion."""
         self.patterns: list[str] = []
+        self._set: dict[str, Sample] = {}
         self._unread = asyncio.Event()
         self._listeners: dict[str, list[tuple[Pattern, OnSample]]] = {}
         self._matches: dict[Pattern, dict[str, bool]] = {}
@@ -56,16 +61,72 @@ class Session:
             raise LinkError(f"{self.visit.where}: {self.visit.error or 'not connected yet'}")
 
     async def samples(self, patterns: Iterable[Pattern]) -> dict[str, Sample]:
-        """The last samples of all tags that `patterns` can match, by full name; perhaps others too. Raises LinkError."""
+        """The last samples of all tags that `patterns` can match, by full name; perhaps others too. Raises LinkError.
+
+        What this session has set is among them, although what programs keep at the broker may be a second older.
+        """
         self.check_online()
         devices = {pattern.device for pattern in patterns}
         filters = [self.topics.state("+", each) for each in ({"+"} if "+" in devices else devices)]
         found, faults = picture(self.topics, await self.visit.retained(filters))
         for fault in faults[:3]:
             self.output.complain(f"not understood: {printable(fault)}")
+        for name, sample in list(self._set.items()):
+            if name in found and found[name].time_ms >= sample.time_ms:
+                del self._set[name]
+            elif name in found or not devices.isdisjoint((name.partition("@")[0], "+")):
+                found[name] = sample
         if "+" in devices:
             self.names = list(found)
         return found
+
+    @asynccontextmanager
+    async def hearing(self, name: str) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """While a tag is set: the samples of it that come. Gives what waits for one of `time_ms` or later, for HEARD_S."""
+        news = asyncio.Event()
+        newest: list[Sample] = []
+
+        def take(_: str, sample: Sample) -> None:
+            newest[:] = [sample]
+            news.set()
+
+        async def heard(time_ms: int) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARD_S):
+                    while not newest or newest[0].time_ms < time_ms:
+                        news.clear()
+                        await news.wait()
+                    self._set[name] = newest[0]
+
+        pattern = Pattern(name, exact=True)
+        self.listen(pattern, take)
+        try:
+            yield heard
+        finally:
+            self.unlisten(pattern, take)
+
+    async def settle(self) -> None:
+        """Wait until what was set is also what the broker keeps, for SETTLE_S: who comes next shall see it."""
+        devices = {name.partition("@")[0] for name in self._set}
+        filters = [self.topics.state("+", each) for each in devices]
+        news = asyncio.Event()
+
+        def take(topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
+            found, _ = picture(self.topics, {topic: payload})
+            for name, sample in list(self._set.items()):
+                if name in found and found[name].time_ms >= sample.time_ms:
+                    del self._set[name]
+            news.set()
+
+        if not filters or not self.visit.online:
+            return
+        self.visit.follow(filters, take)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self._set:
+                    news.clear()
+                    await news.wait()
+        self.visit.unfollow(filters)
 
     def listen(self, pattern: Pattern, handler: OnSample) -> None:
         """Give every change of tags that match to `handler`."""

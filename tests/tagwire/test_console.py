@@ -115,6 +115,52 @@ def test_a_command_that_fails_is_exit_code_1_with_the_reason(broker: Broker, own
     assert "above the tag's limit" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["mosquitto", "nats"])
+def test_what_was_set_is_what_get_shows_next(kind: str, request: pytest.FixtureRequest) -> None:
+    """What programs keep at the broker is up to a second old: `get` showed the value before."""
+    running: Broker = request.getfixturevalue(kind)
+    with fake_owner(running.port) as owner:
+        owner.tells = True
+        owner.state("boiler", setpoint=20, mode="auto")
+        lines = [f"set boiler@setpoint {number}\nget boiler@setpoint\nlist boiler@*\n" for number in range(5)]
+
+        def renew() -> None:
+            # As a program does: a second after the change.
+            owner.wait_for(5)
+            time.sleep(1)
+            owner.state("boiler", setpoint=4, mode="auto")
+
+        renewing = threading.Thread(target=renew)
+        renewing.start()
+        try:
+            done = console(running, typed="".join(lines))
+        finally:
+            renewing.join()
+        assert done.returncode == 0, done.stderr
+        shown = [line.split("\t")[1] for line in done.stdout.splitlines() if line.startswith("boiler@setpoint")]
+        assert shown == [str(number) for number in range(5) for _ in range(2)]
+        assert done.stdout.count("boiler@mode\tauto") == 5
+        # And it is over when the next one sees it as well.
+        assert console(running, "get", "boiler@setpoint").stdout.split("\t")[1] == "4"
+
+
+def test_bytes_that_are_no_text_were_a_traceback(broker: Broker, owner: FakeOwner) -> None:
+    count = len(owner.received)
+    env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port)
+    typed = b"\xef\xbb\xbfget boiler@mode\nset boiler@mode \xff\xfe\nset boiler@\xff 5\n\xff\nservers\n"
+    for more in ({}, {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "0"}):
+        done = subprocess.run(CONSOLE, input=typed, env=env | more, capture_output=True, timeout=30, check=False)
+        assert done.returncode == 2
+        assert done.stderr.decode() == 3 * "this line is not UTF-8\n"
+        assert done.stdout.startswith(b"boiler@mode\tauto")
+        assert b"field_server\tonline" in done.stdout
+    done = subprocess.run(
+        [*CONSOLE, "set", "boiler@mode", b"\xff"], env=env, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, b"this line is not UTF-8\n")
+    assert len(owner.received) == count
+
+
 def test_read_shows_what_the_device_answered(broker: Broker, owner: FakeOwner) -> None:
     owner.values = {"temperature": 72.25}
     done = console(broker, "read", "boiler@temperature")
