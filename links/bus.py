@@ -166,7 +166,8 @@ class Bus:
     def counters(self) -> BusCounters:
         """What happened since the start."""
         waiting = self._pending_samples + self._backlog.samples + sum(batch.size for batch in self._encoded)
-        return BusCounters(self._published, self._late, waiting, self._backlog.dropped + self._refused, self._poisoned)
+        published, dropped = self._published + self._backlog.acknowledged, self._backlog.dropped + self._refused
+        return BusCounters(published, self._late, waiting, dropped, self._poisoned)
 
     def publish(self, device: str, samples: Sequence[Sample]) -> None:
         """Changes of a device's tags, in order. Never blocks, never raises."""
@@ -318,7 +319,7 @@ class Bus:
             return
         self._settle()
         self._retained_window.end()
-        self._backlog.put_back(self._window.end())
+        self._backlog.put_back(*self._window.end())
 
     def _settle(self, keep_s: float = KEPT_S) -> None:
         """What was acknowledged long enough ago is done with."""

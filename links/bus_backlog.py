@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -56,9 +56,9 @@ class BufferStore(Protocol):
 class Backlog:
     """A queue of batches. `add` at its end, `take` from its front, `put_back` what was taken and not delivered.
 
-    Beyond the store's `max_samples` the oldest are dropped and counted. `on_ready` is called when batches can be taken that
-    could not before, `on_kept` with the numbers of batches that are on disk, or dropped. Without a store, or when it cannot be
-    opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
+    Beyond the store's `max_samples` the oldest are dropped, and counted unless the broker has acknowledged them. `on_ready` is
+    called when batches can be taken that could not before, `on_kept` with the numbers of batches that are on disk, or dropped.
+    Without a store, or when it cannot be opened, all are kept in memory, at most IN_MEMORY_SAMPLES.
     """
 
     def __init__(
@@ -85,6 +85,9 @@ class Backlog:
         self.newest = time.time_ns() // 1000  # numbers of a run are above those of all earlier ones
         self.samples = 0
         self.dropped = 0
+        self._acknowledged: set[int] = set()
+        self.acknowledged = 0
+        """Samples that were not sent a second time, because there was no room to keep them for that."""
         self._losses = Losses()
         self.error: str | None = None
 
@@ -144,8 +147,12 @@ class Backlog:
         self._bound()
         self.work()
 
-    def put_back(self, batches: Sequence[Batch]) -> None:
-        """Batches that were taken, or never were in here, and come before all that wait; in order."""
+    def put_back(self, batches: Sequence[Batch], acknowledged: Collection[int] = ()) -> None:
+        """Batches that were taken, or never were in here, and come before all that wait; in order.
+
+        `acknowledged`: numbers of those that the broker has, unless its end made it forget them.
+        """
+        self._acknowledged.update(acknowledged)
         if batches and not self.samples:
             self._loaded = max(self._loaded, batches[-1].number)
         for batch in reversed(batches):
@@ -165,6 +172,7 @@ class Backlog:
             self.work()
             return None
         batch = self._next.popleft()
+        self._acknowledged.discard(batch.number)
         self._next_samples -= batch.size
         self.samples -= batch.size
         if self._next_samples < LOW_SAMPLES < self.samples:
@@ -218,9 +226,13 @@ class Backlog:
         self._losses.tell()
 
     def _drop(self, batch: Batch) -> None:
-        self._losses.add(batch.size)
         self.samples -= batch.size
-        self.dropped += batch.size
+        if batch.number in self._acknowledged:
+            self._acknowledged.discard(batch.number)
+            self.acknowledged += batch.size
+        else:
+            self._losses.add(batch.size)
+            self.dropped += batch.size
         self._forget(batch.number, batch.number)
         self._on_kept([batch.number])
 

@@ -77,10 +77,11 @@ class Window:
                 late_numbers.append(batch.number)
         return Settled(samples, numbers, late_samples, late_numbers)
 
-    def end(self) -> list[Batch]:
-        """The connection ended: everything that it did not settle, in order."""
+    def end(self) -> tuple[list[Batch], set[int]]:
+        """The connection ended: everything that it did not settle, in order, and the numbers of what was acknowledged of that."""
         self._connection += 1
-        left = [batch for _, batch, _ in self._acknowledged] + [batch for batch, _ in self._unanswered.values()]
+        acknowledged = [batch for _, batch, _ in self._acknowledged]
+        left = sorted([*acknowledged, *(batch for batch, _ in self._unanswered.values())])
         self._acknowledged.clear()
         self._unanswered.clear()
-        return sorted(left)
+        return left, {batch.number for batch in acknowledged}

@@ -150,6 +150,22 @@ async def test_overflow_drops_the_oldest_and_counts_exactly() -> None:
     assert await drain(backlog) == list(range(451, 501))
 
 
+async def test_what_the_broker_has_acknowledged_is_not_counted_as_lost() -> None:
+    """The last second before an outage is kept to be sent again; dropped for want of room it had arrived all the same."""
+    backlog = Backlog(Store(max_samples=50), lambda: None)
+    await backlog.open()
+    backlog.put_back(batches(1, 20), set(range(1, 16)))
+    for batch in batches(21, 60):
+        backlog.add(batch)
+    await settled(backlog)
+    assert (backlog.samples, backlog.dropped, backlog.acknowledged) == (50, 0, 10)
+    for batch in batches(61, 70):
+        backlog.add(batch)
+    await settled(backlog)
+    assert (backlog.samples, backlog.dropped, backlog.acknowledged) == (50, 5, 15)
+    await backlog.close()
+
+
 async def test_overflow_in_memory() -> None:
     backlog = await make(None)
     for batch in batches(1, 30):
