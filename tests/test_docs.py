@@ -12,6 +12,7 @@ import flask_app.settings
 import modbus_server.settings
 import mqtt_server.settings
 from links.environment import Environment, open_environment
+from scada.values import RejectCode
 from tagwire.up import UpSettings
 from tests.support.processes import CHECKOUT
 
@@ -128,6 +129,12 @@ def test_every_document_can_be_reached_from_the_readme() -> None:
             todo += [(document.parent / link).resolve() for link in links if "://" not in link]
             todo += [each for link in list(todo) if link.is_dir() for each in link.glob("*.md")]
     assert {path for path in DOCUMENTS if path.parent != CHECKOUT} <= reached
+
+
+def test_every_reason_of_a_reject_is_explained() -> None:
+    table = (CHECKOUT / "docs/gateway.md").read_text().split("| code | reason |\n", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()))
+    assert sorted(named) == sorted(RejectCode)
 
 
 def test_the_driver_that_the_guide_has_installed_is_the_one_that_is_tested() -> None:
