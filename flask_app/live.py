@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from flask import Flask, Response, current_app, request
@@ -40,11 +41,11 @@ EXTENSION = "tagwire_live"
 SEND_TIMEOUT_S = 5.0
 GRACE_S = 1.0
 """An owner ends its commands in time itself; its last word gets this much longer."""
-SHOWN_S = 0.25
-"""What a command has set is told as a value too, on another topic: so long its end waits for that."""
+SHOWN_S = MappingProxyType({CommandState.VERIFIED: 0.25, CommandState.ACKNOWLEDGED: 0.05})
+"""What a command has set is told as a value too, on another topic: so long its end waits for that. Less where nothing was read
+back: such a value may only come when the device is polled next."""
 FIRST_CONNECT_S = 2.0
 """A request that comes right after the start waits this long for the broker."""
-_SET = frozenset({CommandState.ACKNOWLEDGED, CommandState.VERIFIED})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLOSE_S = 4.0
 # The bus counts as online when its first heartbeat is back, which may be a moment after our own server message.
@@ -131,7 +132,7 @@ class Live:
         if watch.ended_s is None:
             return False
         last = next((step for step in watch.steps if step.final), None)
-        if last is None or last.state not in _SET or time.monotonic() - watch.ended_s >= SHOWN_S:
+        if last is None or time.monotonic() - watch.ended_s >= SHOWN_S.get(last.state, 0.0):
             return True
         # What was measured before the value was sent is the old one.
         sent_ms = next((step.time_ms for step in watch.steps if step.state is CommandState.SENT), last.time_ms)
@@ -241,8 +242,8 @@ class Live:
         assert self._loop is not None
         self.commands.take(step)
         self.waiters.look(step.device)
-        if step.final:
-            self._loop.call_later(SHOWN_S + _LOOK_AGAIN_S, self.waiters.look, step.device)
+        if step.final and step.state in SHOWN_S:
+            self._loop.call_later(SHOWN_S[step.state] + _LOOK_AGAIN_S, self.waiters.look, step.device)
 
     async def _tell(self, step: Step) -> None:
         assert self._bus is not None
