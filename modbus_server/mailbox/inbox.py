@@ -12,18 +12,21 @@ from scada.values import BadValue, Quality, Reason, Sample
 
 logger = logging.getLogger(__name__)
 
-Publish = Callable[[str, Sequence[Sample]], None]
+Publish = Callable[[str, Sequence[Sample], bool], None]
+"""Takes a device's samples, and whether somebody who wrote them is about to be answered. It must not raise."""
 
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """`written_s`: when it was written last, monotonic seconds; None when not since the start: nobody knows how old it is.
+    """`since_s`: since when it is known, `written_s`: when it was written last, both monotonic seconds; None when not since the
+    start: nobody knows how old it is.
 
     `parts`: which of its registers were written since it was whole, by bits; 0 when it is whole.
     """
 
     tag: BoundTag
     image: Image
+    since_s: float
     told: Sample | None = None
     written_s: float | None = None
     is_stale: bool = False
@@ -38,12 +41,17 @@ class _Held:
             self.parts = 0
         self.written_s = now_s
 
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether nobody has written it for as long as its device allows."""
+        last_s = self.since_s if self.written_s is None else self.written_s
+        return 0 < self.tag.stale_after_s <= now_s - last_s
+
 
 class Inbox:
     """Times are arguments: `time_ms` (UTC, milliseconds) stands in samples, `now_s` is monotonic."""
 
     def __init__(self, images: Mapping[int, Image], publish: Publish) -> None:
-        """`images`: by unit id, as the server itself sees them. `publish` takes a device's samples; it must not raise."""
+        """`images`: by unit id, as the server itself sees them."""
         self._images = images
         self._publish = publish
         self._held: dict[BoundTag, _Held] = {}
@@ -61,10 +69,10 @@ class Inbox:
         for tag in tags:
             held = old.get(tag)
             if held is None:
-                held = _Held(tag, self._images[tag.place.unit_id])
+                held = _Held(tag, self._images[tag.place.unit_id], now_s)
                 before = places.get(_key(tag))
                 if before is not None:
-                    held.written_s, held.parts = before.written_s, before.parts
+                    held.since_s, held.written_s, held.parts = before.since_s, before.written_s, before.parts
                 told = names.get((tag.device, tag.name))
                 held.told = None if told is None else told.told
                 fresh.append(held)
@@ -76,7 +84,7 @@ class Inbox:
         news = [held for tag in tags if (held := self._held.get(tag)) is not None]
         for held in news:
             held.write(address, count, now_s)
-        self._tell(news, time_ms, now_s)
+        self._tell(news, time_ms, now_s, written=True)
 
     def put(self, values: Sequence[tuple[BoundTag, bytes]], time_ms: int, now_s: float) -> None:
         """Write encoded values into the registers, as a command does."""
@@ -85,7 +93,7 @@ class Inbox:
         news = [held for tag, _ in values if (held := self._held.get(tag)) is not None]
         for held in news:
             held.write(held.tag.place.first, held.tag.place.count, now_s)
-        self._tell(news, time_ms, now_s, asked=True)
+        self._tell(news, time_ms, now_s, asked=True, written=True)
 
     def read(self, device: str, names: Collection[str], time_ms: int, now_s: float) -> list[Sample]:
         """What stands in the registers of a device's tags now; told as well, as somebody asked for it."""
@@ -95,14 +103,7 @@ class Inbox:
 
     def expire(self, time_ms: int, now_s: float) -> None:
         """Tell which values were not written again in time."""
-        stale = [
-            held
-            for held in self._held.values()
-            if held.tag.stale_after_s
-            and not held.is_stale
-            and held.written_s is not None
-            and now_s - held.written_s >= held.tag.stale_after_s
-        ]
+        stale = [held for held in self._held.values() if not held.is_stale and held.is_overdue(now_s)]
         self._tell(stale, time_ms, now_s)
 
     def last(self, device: str, tag: str) -> Sample | None:
@@ -116,7 +117,9 @@ class Inbox:
         assert tag.source is not None
         return tag.source.sample(raw, time_ms, None)
 
-    def _tell(self, news: Iterable[_Held], time_ms: int, now_s: float, asked: bool = False) -> None:
+    def _tell(
+        self, news: Iterable[_Held], time_ms: int, now_s: float, *, asked: bool = False, written: bool = False
+    ) -> None:
         by_device: dict[str, list[Sample]] = {}
         for held in news:
             source = held.tag.source
@@ -127,7 +130,7 @@ class Inbox:
                 by_device.setdefault(held.tag.device, []).append(sample)
             show_status(held.image, held.tag, status_of(held.told or sample))
         for device, samples in by_device.items():
-            self._publish(device, samples)
+            self._publish(device, samples, written)
 
     def _sample(self, held: _Held, time_ms: int, now_s: float) -> Sample:
         tag = held.tag
@@ -137,8 +140,7 @@ class Inbox:
         sample = tag.source.sample(raw, time_ms, last)
         if isinstance(raw, BadValue) and (held.told is None or held.told.quality is not Quality.BAD):
             logger.warning("%s: %s holds no value: %s", tag.full_name, tag.place, raw)
-        if held.written_s is not None:
-            held.is_stale = bool(tag.stale_after_s) and now_s - held.written_s >= tag.stale_after_s
+        held.is_stale = held.is_overdue(now_s)
         if held.is_stale:
             return sample._replace(quality=Quality.BAD, reason=Reason.STALE)
         # A value of which one half is new and the other old was never sent by anybody.

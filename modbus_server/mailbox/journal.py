@@ -81,6 +81,10 @@ class Journal:
         """Samples that are about to be published."""
         self._wait(device, len(samples), self._append(device, samples))
 
+    def skip(self, device: str, count: int) -> None:
+        """So many samples are about to be published that nobody was answered for."""
+        self._wait(device, count, None)
+
     def again(self, record: Record, count: int) -> None:
         """Of a record of an earlier run `count` samples are published again, the others given up."""
         record.left, record.samples = count, ()
@@ -158,7 +162,8 @@ class Journal:
             return
         while self._records and not self._records[0].left:
             self._records.popleft()
-        self._complaint = ""
+        if not self._records:
+            self._complaint = ""
         self._put_tail()
 
     def _put_tail(self) -> None:

@@ -123,9 +123,12 @@ class Mailbox:
         self.display.bus(False, time.monotonic())
         self._journal.close()
 
-    def _publish(self, device: str, samples: Sequence[Sample]) -> None:
-        # A client is answered after this: what it is told to be written must outlive a kill.
-        self._journal.add(device, samples)
+    def _publish(self, device: str, samples: Sequence[Sample], written: bool) -> None:
+        if written:
+            # Somebody is answered after this: what is said to be written must outlive a kill.
+            self._journal.add(device, samples)
+        else:
+            self._journal.skip(device, len(samples))
         self._bus.publish(device, samples)
 
     def _publish_left(self) -> None:

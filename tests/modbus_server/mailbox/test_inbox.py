@@ -24,6 +24,7 @@ class Box:
     def __init__(self, *tags: TagConfig, **network: object) -> None:
         self.image, self.images = shared_image()
         self.told: list[tuple[str, Sample]] = []
+        self.answered_for: list[object] = []
         self.inbox = Inbox(self.images, self._publish)
         self.now_s = 0.0
         self.configure(*tags, **network)
@@ -55,7 +56,8 @@ class Box:
         self.told.clear()
         return found
 
-    def _publish(self, device: str, samples: Sequence[Sample]) -> None:
+    def _publish(self, device: str, samples: Sequence[Sample], written: bool) -> None:
+        self.answered_for += [sample.value for sample in samples if written]
         self.told += [(device, sample) for sample in samples]
 
 
@@ -165,6 +167,30 @@ def test_a_value_that_is_not_written_again_in_time_is_stale() -> None:
     assert box.register(6) == 2
     box.write(5, 7)
     assert box.news() == [(7, GOOD, "")]
+
+
+def test_a_value_that_was_never_written_is_stale_as_soon() -> None:
+    """After a restart it stayed uncertain for ever, though its client was gone for days."""
+    box = Box(bound(1, "x", 5, status=6), stale_after_s=10.0)
+    assert box.news() == [(0, UNCERTAIN, "stale")]
+    box.now_s = 9.0
+    box.configure(bound(1, "x", 5, status=6, scaling=ScalingConfig(2, 0)), stale_after_s=10.0)
+    box.now_s = 10.5
+    box.inbox.expire(box.time_ms, box.now_s)
+    assert box.news() == [(0, BAD, "stale")]
+    assert box.register(6) == 2
+    box.write(5, 0)
+    assert box.news() == [(0, GOOD, "")]
+
+
+def test_what_somebody_was_answered_for_is_known_from_what_nobody_wrote() -> None:
+    box = Box(bound(1, "x", 5, "inout"), bound(2, "y", 6), stale_after_s=10.0)
+    box.write(5, 1, 2)
+    box.inbox.put([(box.tags["x"], b"\0\3")], box.time_ms, box.now_s)
+    box.inbox.read("A", {"x"}, box.time_ms, box.now_s)
+    box.now_s = 11.0
+    box.inbox.expire(box.time_ms, box.now_s)
+    assert box.answered_for == [1, 2, 3]
 
 
 def test_another_configuration_tells_only_what_it_changes() -> None:

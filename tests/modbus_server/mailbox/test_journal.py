@@ -58,6 +58,17 @@ def test_what_was_left_stays_until_it_is_safe_or_given_up(tmp_path: Path) -> Non
     assert opened(path)[1] == [("press", [9])]
 
 
+def test_what_nobody_was_answered_for_takes_its_turn_and_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal, _ = opened(path)
+    journal.skip("press", 2)
+    journal.add("press", [sample(3)])
+    journal.safe("press", 2)
+    assert opened(path)[1] == [("press", [3])]
+    journal.safe("press", 1)
+    assert opened(path)[1] == []
+
+
 def test_laps_of_the_ring_with_kills_in_between(tmp_path: Path) -> None:
     """Against a plain list, whatever sizes meet the end of the ring."""
     seed = random.randrange(1 << 32)
