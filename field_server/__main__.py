@@ -10,10 +10,10 @@ from drivers.registry import load_drivers
 from field_server.commands import FieldCommands
 from field_server.feeds import Feeds
 from field_server.field import Field
-from field_server.leftovers import Leftovers
 from field_server.plans import DevicePlan, compile_device
 from field_server.settings import Settings
 from links.bus import Bus
+from links.bus_leftovers import Leftovers
 from links.command_desk import CommandDesk
 from links.environment import exit_on_config_error
 from links.lock import hold_lock
@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
         performer = FieldCommands(field, drivers)
         desk = CommandDesk(bus, topics, performer, steps.store, answers_unknown=settings.shard.count == 1)
         feeds = Feeds(bus, topics, field, drivers)
-        leftovers = Leftovers(bus, topics, owner.name, field)
+        leftovers = Leftovers(bus, topics, owner.name, field.told, field.recall)
         compiler = partial(compile_device, drivers=drivers, periods_ms=settings.periods_ms)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compiler, reading)
         try:

@@ -37,10 +37,10 @@ class Field:
         """The plan of the device called `name`."""
         return self._by_name.get(name)
 
-    def reads(self, name: str) -> bool:
-        """Whether the device called `name` is one of ours."""
+    def told(self, name: str) -> set[str] | None:
+        """The tags of the device called `name` that we may tell of; None: the device is none of ours."""
         plan = self._by_name.get(name)
-        return plan is not None and bool(plan.parts)
+        return {tag.name for tag in plan.config.tags} if plan is not None and plan.parts else None
 
     def last(self, name: str, tag: str) -> Sample | None:
         """The sample of a device's tag that was told last."""

@@ -44,6 +44,8 @@ GRACE_S = 1.0
 SHOWN_S = MappingProxyType({CommandState.VERIFIED: 0.25, CommandState.ACKNOWLEDGED: 0.05})
 """What a command has set is told as a value too, on another topic: so long its end waits for that. Less where nothing was read
 back: such a value may only come when the device is polled next."""
+PICTURE_S = 3.0
+"""So long after the bus is online everything that the broker has kept has come."""
 FIRST_CONNECT_S = 2.0
 """A request that comes right after the start waits this long for the broker."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -79,6 +81,8 @@ class Live:
         self._revision_due: asyncio.Event | None = None
         self._overdue: asyncio.Queue[Watch] | None = None
         self._log: CommandLog | None = None
+        self._picture = 0
+        self._was_online = False
 
     def start(self) -> None:
         """Connect to the broker in a thread of our own, and stay connected; does nothing the second time."""
@@ -115,11 +119,11 @@ class Live:
     def ask(self, asked: Command | Call) -> Watch:
         """Send a command or a call; its steps are collected from now on. Raises LinkError when the broker did not take it."""
         self.require_online()
-        watch = self.commands.watch(asked)
+        watch, now_ms = self.commands.watch(asked), time.time_ns() // 1_000_000
         if isinstance(asked, Command):
-            topic, payload = self._topics.set(asked.device), encode_set(asked)
+            topic, payload = self._topics.set(asked.device), encode_set(asked, now_ms)
         else:
-            topic, payload = self._topics.call(asked.device), encode_call(asked)
+            topic, payload = self._topics.call(asked.device), encode_call(asked, now_ms)
         try:
             self._in_loop(self._send(watch, topic, payload), SEND_TIMEOUT_S + 1.0)
         except LinkError:
@@ -179,6 +183,7 @@ class Live:
         bus.subscribe([*shown, topics.server("+")], self._on_value, qos=0)
         bus.subscribe([topics.feedback("+")], self._on_feedback, qos=0)
         bus.subscribe([topics.heartbeat("+")], self._on_heartbeat, qos=0)
+        bus.watch(self._on_bus)
         self._ending, self._revision_due, self._overdue = asyncio.Event(), asyncio.Event(), asyncio.Queue()
         self._loop, self._bus = loop, bus
         bus.start()
@@ -198,6 +203,14 @@ class Live:
             async with asyncio.timeout(1.0):
                 await call_in_thread(self._ends.unanswered, "ends of commands")
         await bus.close()
+
+    def _on_bus(self, online: bool) -> None:
+        if online:
+            assert self._loop is not None
+            self._loop.call_later(PICTURE_S, self.values.end_picture, self._picture)
+        elif self._was_online:
+            self._picture = self.values.begin_picture()
+        self._was_online = online
 
     def _on_value(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         if topic == self._topics.server(OWNER) and self._revision_due is not None:

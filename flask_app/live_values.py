@@ -43,7 +43,7 @@ class _Device:
     such a sample is doubted, and believed when nothing newer came within DOUBT_S (the owner's clock was set back).
     """
 
-    __slots__ = ("_doubts", "_samples", "_state_s", "_unread", "link", "pending", "plan", "size", "state")
+    __slots__ = ("_doubts", "_samples", "_state_s", "_unread", "came", "link", "pending", "plan", "size", "state")
 
     def __init__(self) -> None:
         self.state = b""
@@ -51,6 +51,8 @@ class _Device:
         self.link = b""
         self.plan = b""
         self.size = 0
+        self.came: dict[str, int] = {}
+        """By kind, the number of the picture that it came with last."""
         self._samples: dict[str, Sample] = {}
         self._doubts: dict[str, tuple[float, Sample]] = {}
         self._unread = False
@@ -73,6 +75,15 @@ class _Device:
         if not state:
             self._samples.clear()
             self._doubts.clear()
+
+    def drop(self, picture: int) -> None:
+        """What came before this picture, and not again with it, is gone."""
+        if max(self.came.get("state", 0), self.came.get("data", 0)) < picture:
+            self.replace(b"", 0.0)
+        if self.came.get("link", 0) < picture:
+            self.link = b""
+        if self.came.get("plan", 0) < picture:
+            self.plan = b""
 
     def current(self, clock_s: float) -> dict[str, Sample]:
         if self._unread:
@@ -134,6 +145,24 @@ class LiveValues:
         self._owners_of: dict[str, set[str]] = {}
         self._servers: dict[str, bool] = {}
         self._bytes = 0
+        self._picture = 0
+
+    def begin_picture(self) -> int:
+        """The connection ended: with the next one all that the broker has kept comes again. The number of that picture."""
+        with self._lock:
+            self._picture += 1
+            return self._picture
+
+    def end_picture(self, picture: int) -> None:
+        """All of it has come, unless another picture began: what did not come again was taken back meanwhile."""
+        with self._lock:
+            if picture != self._picture:
+                return
+            for key, entry in list(self._devices.items()):
+                entry.drop(picture)
+                self._bytes += entry.weigh()
+                if entry.is_empty:
+                    self._forget(key)
 
     def take(self, topic: str, payload: bytes) -> None:
         """A message on one of the topics data, state, link, plan, server; others are ignored."""
@@ -216,6 +245,7 @@ class LiveValues:
                 return
             entry = self._devices[key] = _Device()
             self._owners_of.setdefault(device, set()).add(owner)
+        entry.came[kind] = self._picture
         if kind == "data":
             entry.pending.append((self._clock(), payload))
             if len(entry.pending) >= _MAX_PENDING:

@@ -77,10 +77,11 @@ class Retained:
             self._due[(kind, device)] = None
 
     def forget_tags(self, device: str, tags: Iterable[str]) -> None:
-        """Tags that the device has no more leave its state."""
-        entry = self._devices.get(device)
-        if entry is not None and [entry.samples.pop(tag) for tag in tags if tag in entry.samples]:
-            entry.dirty = self.changed = True
+        """Tags that the device has no more leave its state, also when only the broker still has them there."""
+        entry = self._devices.get(device) or self._add(device)
+        for tag in tags:
+            entry.samples.pop(tag, None)
+        entry.dirty = self.changed = True
 
     def turn(self) -> None:
         """The next slot of the second: its devices' changed states are due. To be called SLOTS times a second."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from links.backoff import Backoff
 from links.bus import Bus
+from links.bus_leftovers import Leftovers
 from links.command_desk import CommandDesk
 from links.environment import exit_on_config_error
 from links.lock import hold_lock
@@ -77,6 +78,7 @@ async def serve(settings: Settings) -> None:
         steps = StepWriter(CommandLog(engine), writing)
         desk = CommandDesk(bus, topics, commands, steps.store, answers_unknown=False)
         intake = Intake(bus, topics, owner.name, gateway.find, (samples, gateway.feeds, commands))
+        leftovers = Leftovers(bus, topics, owner.name, intake.told, intake.recall)
         watch = ConfigWatch(ConfigReader(engine), settings.shard.owns, compile_device, reading)
         follower = Follower(gateway, (parking, heard), (link, bus), intake, commands)
         try:
@@ -89,6 +91,7 @@ async def serve(settings: Settings) -> None:
                         ("heard", heard.run()),
                         ("silence", samples.watch()),
                         ("bus", intake.watch()),
+                        ("leftovers", leftovers.run()),
                         ("steps of commands", steps.run()),
                         ("commands", desk.run()),
                         ("commands of an earlier run", remember(desk, recent_ids(CommandLog(engine), reading))),
@@ -140,7 +143,7 @@ class Follower:
                 self.commands.forget(name)
             for plan in change.plans:
                 self.commands.forget(plan.name, plan.setpoints)
-            self.intake.configure(ask or first)
+            self.intake.configure(ask)
             devices, tags, endpoints = gateway.sizes
             log.info("configuration %d: %d devices, %d tags, %d endpoints", change.revision, devices, tags, endpoints)
             if first:

@@ -11,6 +11,7 @@ from mqtt_server.feeds import Feeds
 from mqtt_server.samples import Samples
 from scada.bus_messages import decode_data, decode_state
 from scada.topics import BusTopics
+from scada.values import Sample
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,19 @@ class Intake:
         self._states = [topics.state("+", "+")]
         self._follows: bool | None = None
         self._asked_s = -1.0
+
+    def told(self, device: str) -> set[str] | None:
+        """The tags of a device that we tell of: those heard, and those set over MQTT; None: there are none."""
+        plan = self._find(device)
+        names = set() if plan is None else {tag.name for tag in plan.tags} | plan.setpoints.keys()
+        return names or None
+
+    def recall(self, device: str, samples: list[Sample]) -> None:
+        """What an earlier run has told of a device."""
+        plan = self._find(device)
+        if plan is not None:
+            self._samples.recall(device, samples)
+            self._commands.recall(plan, samples)
 
     def configure(self, ask: bool) -> None:
         """A new configuration is in force; `ask` for states: there are tags whose value is not known."""
@@ -80,19 +94,10 @@ class Intake:
         parts = self._topics.split(topic)
         if parts is None or not payload:
             return
-        own = parts.owner == self._owner
-        if not own and not self._feeds.feeds(parts.device):
+        if parts.owner == self._owner or not self._feeds.feeds(parts.device):
             return
         samples, _ = decode_state(payload)
-        if not own:
-            self._feeds.take(parts.owner, parts.device, samples, repeat=False, is_state=True)
-            return
-        plan = self._find(parts.device)
-        is_read = self._samples.recall(parts.device, samples)
-        if plan is not None and plan.setpoints:
-            self._commands.recall(plan, samples)
-        elif not is_read:
-            self._bus.forget(parts.device)  # of a device that was taken away while we were
+        self._feeds.take(parts.owner, parts.device, samples, repeat=False, is_state=True)
 
     def _on_server(self, topic: str, payload: bytes, _retained: bool, _repeat: bool) -> None:
         parts = self._topics.split(topic)

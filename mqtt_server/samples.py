@@ -122,11 +122,11 @@ class Samples:
         source = self._by_name.get(device)
         return {} if source is None else {sample.tag: sample for sample in source.told if sample is not None}
 
-    def recall(self, device: str, samples: Iterable[Sample]) -> bool:
-        """What an earlier run told last; it holds where nothing newer is known. False for a device that is not read here."""
+    def recall(self, device: str, samples: Iterable[Sample]) -> None:
+        """What an earlier run told last; it holds where nothing newer is known."""
         source = self._by_name.get(device)
         if source is None:
-            return False
+            return
         places = {tag.name: place for place, tag in enumerate(source.tags)}
         known = []
         for sample in samples:
@@ -135,7 +135,6 @@ class Samples:
                 source.told[place] = sample
                 known.append(sample)
         self._tell(source, known)  # once more: our state message would lack it
-        return True
 
     def take(
         self, device_id: int, reports: Iterable[Report], session: int, is_repeat: bool, retained: bool = False

@@ -14,7 +14,7 @@ from modbus_server.mailbox.guard import save_guard
 from modbus_server.mailbox.inbox import Inbox
 from modbus_server.mailbox.journal import Journal, Record
 from modbus_server.mailbox.layout import Layout, lay_out
-from modbus_server.mailbox.plans import PROTOCOL, BoundTag, MailboxPlan, Role
+from modbus_server.mailbox.plans import BoundTag, MailboxPlan, Role
 from modbus_server.mailbox.status import Status, show_status
 from scada.bus_messages import decode_data, decode_link, decode_state
 from scada.errors import ConfigError, Fault
@@ -59,11 +59,15 @@ class Mailbox:
         self.inbox = Inbox(images, self._publish)
         self.display = Display(images)
         bus.watch(self._on_bus)
-        bus.subscribe([topics.link(PROTOCOL, "+")], self._on_own_link)
 
     def device(self, name: str) -> MailboxPlan | None:
         """The plan of the device called `name`."""
         return self._by_name.get(name)
+
+    def told(self, name: str) -> AbstractSet[str] | None:
+        """The tags of the device called `name` that we tell of; None: the device is none of ours."""
+        plan = self._by_name.get(name)
+        return None if plan is None else _told_names(plan)
 
     def settable(self, device: str, tag: str) -> BoundTag:
         """A tag whose registers commands write; raises ConfigError where it was left out."""
@@ -233,12 +237,6 @@ class Mailbox:
                 self._tell_link(parts.device)
             if faults:
                 logger.warning("%s: %s", topic, "; ".join(faults[:3]))
-
-    def _on_own_link(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
-        """A device that was taken away while this program was not there left its retained messages behind."""
-        parts = self._topics.split(topic)
-        if payload and parts is not None and parts.device not in self._by_name:
-            self._bus.forget(parts.device)
 
     def _on_written(self, tags: Sequence[BoundTag], address: int, count: int) -> None:
         self.inbox.written(tags, address, count, _now_ms(), time.monotonic())

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 
 from sqlalchemy import Engine
 
 from links.bus import Bus
+from links.bus_leftovers import Leftovers
 from links.command_desk import CommandDesk
 from links.lock import hold_lock
 from links.loop import until
@@ -40,7 +42,7 @@ _REMEMBERED_MS = 3_600_000
 async def run_mailbox(settings: MailboxSettings, images: Mapping[int, Image], use: Use, stop: asyncio.Event) -> None:
     """Run until `stop`; raises ConfigError for a database that can never be read, or when another server holds the lock.
 
-    Without a device with registers here the bus is not joined.
+    Where no device ever had registers here, the bus is not joined.
     """
     # A thread that waits for a locked database cannot be cancelled, and Python waits for it at the end: it is called off.
     ended = threading.Event()
@@ -57,7 +59,7 @@ async def run_mailbox(settings: MailboxSettings, images: Mapping[int, Image], us
             with ThreadPoolExecutor(1, "writing") as writing, ThreadPoolExecutor(1, "reading") as reading:
                 watch = ConfigWatch(ConfigReader(engine), lambda _: True, compile_device, reading)
                 changes = watch.changes()
-                first = await until(stop, _first(changes))
+                first = await until(stop, _first(changes, _buffer_path(settings)))
                 if first is not None:
                     await _Running(settings, images, use, engine, writing).run(first, changes, stop)
                 ended.set()
@@ -66,10 +68,15 @@ async def run_mailbox(settings: MailboxSettings, images: Mapping[int, Image], us
             engine.dispose()
 
 
-async def _first(changes: AsyncIterator[Change[MailboxPlan]]) -> Change[MailboxPlan] | None:
-    """The first change with a device of ours."""
+def _buffer_path(settings: MailboxSettings) -> Path:
+    return settings.data_dir / f"bus-{PROTOCOL}.sqlite"
+
+
+async def _first(changes: AsyncIterator[Change[MailboxPlan]], buffer: Path) -> Change[MailboxPlan] | None:
+    """The first change with a device of ours; where an earlier run was on the bus, any: what it told has to be withdrawn."""
+    was_here = await asyncio.to_thread(buffer.exists)
     async for change in changes:
-        if change.plans:
+        if change.plans or was_here:
             return change
     return None
 
@@ -81,10 +88,11 @@ class _Running:
         self, settings: MailboxSettings, images: Mapping[int, Image], use: Use, engine: Engine, writing: Executor
     ) -> None:
         topics = BusTopics(settings.bus.root)
-        buffer = BusBuffer(settings.data_dir / f"bus-{PROTOCOL}.sqlite", settings.bus.buffer_rows)
+        buffer = BusBuffer(_buffer_path(settings), settings.bus.buffer_rows)
         journal = Journal(settings.data_dir / f"bus-{PROTOCOL}.journal")
         self._bus = Bus(settings.mqtt, topics, PROTOCOL, buffer=buffer, on_safe=journal.safe)
         self._mailbox = Mailbox(self._bus, topics, images, use, settings.folder, journal)
+        self._leftovers = Leftovers(self._bus, topics, PROTOCOL, self._mailbox.told)
         self._log = CommandLog(engine)
         self._steps = StepWriter(self._log, writing)
         performer = MailboxCommands(self._mailbox)
@@ -102,12 +110,14 @@ class _Running:
                 running = [
                     tasks.create_task(self._steps.run(), name="steps of commands"),
                     tasks.create_task(self._desk.run(), name="commands"),
-                    tasks.create_task(self._follow(first, changes), name="configuration"),
+                    tasks.create_task(self._leftovers.run(), name="leftovers"),
                 ]
+                await self._apply(first)
                 with contextlib.suppress(LinkError):  # the book of ids then starts empty: commands live for seconds
                     since_ms = time.time_ns() // 1_000_000 - _REMEMBERED_MS
                     self._desk.remember(await loop.run_in_executor(self._writing, self._log.recent_ids, since_ms))
                 self._bus.start()
+                running.append(tasks.create_task(self._follow(changes), name="configuration"))
                 await stop.wait()
                 await self._desk.close()
                 with contextlib.suppress(TimeoutError):
@@ -119,8 +129,7 @@ class _Running:
         finally:
             self._mailbox.close()
 
-    async def _follow(self, first: Change[MailboxPlan], changes: AsyncIterator[Change[MailboxPlan]]) -> None:
-        await self._apply(first)
+    async def _follow(self, changes: AsyncIterator[Change[MailboxPlan]]) -> None:
         async for change in changes:
             await self._apply(change)
 

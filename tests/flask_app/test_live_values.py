@@ -8,7 +8,7 @@ from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
 from flask_app.live_counters import LiveCounters
 from flask_app.live_readings import is_of, source_owner
 from flask_app.live_values import DOUBT_S, LiveValues
-from scada.bus_messages import encode_data, encode_state
+from scada.bus_messages import LinkReport, encode_data, encode_link, encode_state
 from scada.commands import Call, Command, CommandState, answer_of, step_of
 from scada.topics import BusTopics
 from scada.values import Quality, Sample
@@ -39,6 +39,29 @@ def test_a_state_replaces_everything_and_data_come_on_top() -> None:
     live.take("tagwire/state/a/boiler", b"")
     assert values(live) == {}
     assert live.samples("boiler") == {}
+
+
+def test_what_was_taken_back_while_nobody_listened_is_gone() -> None:
+    """A device deleted while REST had no broker: under the same name, made anew, its old values were shown as good."""
+    live = LiveValues(TOPICS)
+    link = encode_link(LinkReport(True, NOW, None))
+    for device in ("stays", "gone", "quiet"):
+        live.take(f"tagwire/state/a/{device}", encode_state([sample("x", 1)]))
+        live.take(f"tagwire/link/a/{device}", link)
+        live.take(f"tagwire/plan/a/{device}", b'{"requests": []}')
+    first = live.begin_picture()
+    picture = live.begin_picture()
+    live.take("tagwire/state/a/stays", encode_state([sample("x", 2)]))
+    live.take("tagwire/link/a/stays", link)
+    live.take("tagwire/data/a/quiet", encode_data([sample("x", 3, NOW + 1)]))
+    live.end_picture(first)
+    assert values(live, "gone") == {"x": 1}
+    live.end_picture(picture)
+    assert [values(live, device) for device in ("stays", "gone", "quiet")] == [{"x": 2}, {}, {"x": 3}]
+    assert [len(live.links(device)) for device in ("stays", "gone", "quiet")] == [1, 0, 0]
+    assert live.plans("stays") == {}
+    live.end_picture(picture)
+    assert values(live, "stays") == {"x": 2}
 
 
 def test_a_state_that_crossed_newer_changes_does_not_bring_old_values_back() -> None:
