@@ -124,18 +124,19 @@ class LineTurns:
         self.asking = False
         """The line is ours, and a request may be on it."""
 
-    async def take(self, unit_id: int, limit_s: float) -> None:
+    async def take(self, unit_id: int, limit_s: float, *, again: bool = False) -> None:
         """Wait for the line, for its silence, and until no late reply of `unit_id` to another program can come any more.
 
-        Raises LinkError when that takes longer than `limit_s`. Cancelled: nothing is held.
+        `again`: the reply that may be late is ours, to what is asked once more: it is welcome. Raises LinkError when all that
+        takes longer than `limit_s`. Cancelled: nothing is held.
         """
         deadline = time.monotonic() + limit_s
-        while (delay_s := await self._take(unit_id, deadline, limit_s)) != 0.0:
+        while (delay_s := await self._take(unit_id, deadline, limit_s, again)) != 0.0:
             if time.monotonic() + delay_s > deadline:
                 raise LinkError(f"its answer to another program is late, and may come for {delay_s:.1f} s yet")
             await asyncio.sleep(delay_s)
 
-    async def _take(self, unit_id: int, deadline: float, limit_s: float) -> float:
+    async def _take(self, unit_id: int, deadline: float, limit_s: float, again: bool) -> float:
         """Take the line; or let it go again, and return the seconds for which the unit must not be asked yet."""
         await self._until(self._take_head, deadline, limit_s)
         try:
@@ -146,7 +147,8 @@ class LineTurns:
         try:
             now = ticks()
             self._note = self._read().settled(now)
-            if delay := self._note.wait(unit_id, now):
+            is_welcome = again and self._note.late == unit_id
+            if (delay := self._note.wait(unit_id, now)) and not is_welcome:
                 self._leave(self._note)
                 return delay * _TICK_S
             if left := ahead(self._note.asked_until, now):

@@ -4,7 +4,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from links.modbus_wire import CONNECT_ERRORS, READ, NoReply, Wire, WireClient, make_client
 from links.names import HostName
@@ -43,6 +43,13 @@ _TABLE: Final = {function: table for table, function in _READ_FUNCTION.items()} 
 }
 
 
+class _Late(NamedTuple):
+    """A reply to `request` may still come; None: to one whose repetition was answered already."""
+
+    until: float
+    request: Request | None
+
+
 class ModbusClient:
     """One connection to one endpoint, one request in flight; requests asked for at the same time wait for each other.
 
@@ -62,9 +69,10 @@ class ModbusClient:
         self._client: WireClient | None = None
         self._wire: Wire | None = None
         self._last_transaction = 0
-        self._is_asking = False
-        self._late_until: dict[int, float] = {}
-        """By unit, where replies do not name their request: how long one to a request that failed may still come."""
+        self._asking: Request | None = None
+        self._sent_at = 0.0
+        self._late: dict[int, _Late] = {}
+        """By unit, where replies do not name their request."""
         self._next_start = 0.0
 
     @property
@@ -79,7 +87,7 @@ class ModbusClient:
             if self.connected:
                 return
             self._drop(LinkError("closed"))
-            self._is_asking = False
+            self._asking = None
             try:
                 client, wire = make_client(self.endpoint)
                 await wire.open(self._host, self.endpoint.connect_timeout_s)
@@ -184,37 +192,43 @@ class ModbusClient:
     async def _ask(self, unit_id: int, request: Request, send: Callable[[WireClient], Awaitable[Any]]) -> bytes:
         """Send one request and return the data of its checked reply.
 
-        On a transport without transaction ids it first waits until `timeout_s` have passed since a request to the same
-        unit failed: a late reply to that one would look like the answer to this. Other units' replies cannot.
+        On a transport without transaction ids it first waits until two `timeout_s` have passed since a request that failed
+        went to the same unit: a late reply to that one would look like the answer to this. Other units' replies cannot, and
+        for the same request once more it would be the right one; then the reply to that may be late, for the next one.
         """
         async with self._lock:
-            if unit_id in self._late_until:
-                await asyncio.sleep(max(0.0, self._late_until[unit_id] - asyncio.get_running_loop().time()))
-                del self._late_until[unit_id]
+            is_repeat = False
+            if (late := self._late.get(unit_id)) is not None:
+                wait_s = late.until - asyncio.get_running_loop().time()
+                is_repeat = wait_s > 0 and late.request == request
+                if not is_repeat:
+                    await asyncio.sleep(max(0.0, wait_s))
+                    del self._late[unit_id]
             if self.endpoint.gap_ms:
                 await asyncio.sleep(max(0.0, self._next_start - asyncio.get_running_loop().time()))
             client, wire = self._client, self._wire
             if client is None or wire is None or not self.connected:
                 raise LinkError(f"{self._where(unit_id, request)}: not connected")
             try:
-                await wire.take_turn(unit_id)
+                await wire.take_turn(unit_id, is_repeat)
             except CONNECT_ERRORS as exc:
                 raise self._dropped(LinkError(f"{self._where(unit_id, request)}: {exc}")) from exc
             wire.expect(unit_id, request)
-            self._is_asking = True
+            self._asking = request
+            self._sent_at = asyncio.get_running_loop().time()
             try:
                 data = decode_response(request, await send(client))
-                self._is_asking = False
+                self._answered(unit_id, is_repeat)
                 return data
             except DeviceRefused as exc:
-                self._is_asking = False
+                self._answered(unit_id, is_repeat)
                 raise DeviceRefused(f"{self._where(unit_id, request)}: {exc}", exc.code) from exc
             except ProtocolError as exc:
                 raise self._dropped(ProtocolError(f"{self._where(unit_id, request)}: {exc}")) from exc
             except NoReply as exc:
                 error = LinkError(f"{self._where(unit_id, request)}: {exc}")
                 if wire.may_stay():
-                    self._is_asking = False
+                    self._asking = None
                     raise error from exc
                 raise self._dropped(error) from exc
             except (LinkError, OSError) as exc:
@@ -223,10 +237,19 @@ class ModbusClient:
                 self._drop(LinkError("cancelled"))
                 raise
             finally:
-                wire.end_turn()
+                wire.end_turn(is_repeat)
                 self._last_transaction = wire.next_tid
                 if self.endpoint.gap_ms:
                     self._next_start = asyncio.get_running_loop().time() + self.endpoint.gap_ms / 1000
+
+    def _answered(self, unit_id: int, is_repeat: bool) -> None:
+        self._asking = None
+        if is_repeat:
+            self._note_late(unit_id, None)
+
+    def _note_late(self, unit_id: int, request: Request | None) -> None:
+        if not self.endpoint.transport.has_transaction_ids:
+            self._late[unit_id] = _Late(self._sent_at + 2 * self.endpoint.timeout_s, request)
 
     def _dropped(self, error: LinkError | ProtocolError) -> LinkError | ProtocolError:
         self._drop(error)
@@ -236,8 +259,8 @@ class ModbusClient:
         wire, self._wire, self._client = self._wire, None, None
         if wire is not None:
             wire.drop(error)
-            if self._is_asking and not self.endpoint.transport.has_transaction_ids:
-                self._late_until[wire.unit_id] = asyncio.get_running_loop().time() + self.endpoint.timeout_s
+            if self._asking is not None:
+                self._note_late(wire.unit_id, self._asking)
 
     def _check(self, unit_id: int, address: int, count: int, limit: int, fits: bool = True) -> None:
         # A broadcast (unit 0 on a serial line) is never confirmed, so it could never be told from a lost one.

@@ -114,15 +114,18 @@ class Wire(TransactionManager):
             raise failures[0]
         raise OSError("; ".join(map(str, failures)))
 
-    async def take_turn(self, unit_id: int) -> None:
-        """Wait until nobody else uses the serial line; no other transport is shared. Raises CONNECT_ERRORS."""
-        if sys.platform == "linux" and isinstance(self.transport, SerialLine):
-            await self.transport.take_turn(unit_id)
+    async def take_turn(self, unit_id: int, again: bool) -> None:
+        """Wait until nobody else uses the serial line; no other transport is shared. Raises CONNECT_ERRORS.
 
-    def end_turn(self) -> None:
+        `again`: the unit is asked once more what it has not answered in time.
+        """
+        if sys.platform == "linux" and isinstance(self.transport, SerialLine):
+            await self.transport.take_turn(unit_id, again)
+
+    def end_turn(self, again: bool) -> None:
         """Leave the serial line to others, unless that is done."""
         if sys.platform == "linux" and isinstance(self.transport, SerialLine):
-            self.transport.end_turn()
+            self.transport.end_turn(again)
 
     def expect(self, unit_id: int, request: Request) -> None:
         """The next thing sent is `request`; what was received before it is of no interest."""

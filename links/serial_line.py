@@ -55,12 +55,15 @@ class SerialLine(asyncio.Transport):
             raise
         self._turns = turns
 
-    async def take_turn(self, unit_id: int) -> None:
-        """Wait until the line is ours to ask `unit_id`, empty, and set as we need it. Raises LinkError and LINE_ERRORS."""
+    async def take_turn(self, unit_id: int, again: bool) -> None:
+        """Wait until the line is ours to ask `unit_id`, empty, and set as we need it. Raises LinkError and LINE_ERRORS.
+
+        `again`: the same that it has not answered in time.
+        """
         turns = self._turns
         if turns is None:
             raise ConnectionError("closed")
-        await turns.take(unit_id, self._endpoint.line_wait_s)
+        await turns.take(unit_id, self._endpoint.line_wait_s, again=again)
         port = self._port
         if port is None:
             raise ConnectionError("closed")
@@ -73,12 +76,18 @@ class SerialLine(asyncio.Transport):
             raise
         self._loop.add_reader(port.fd, self._on_readable)
 
-    def end_turn(self) -> None:
-        """The reply has come, or there was no request. Does nothing when the turn has ended already."""
+    def end_turn(self, again: bool) -> None:
+        """The reply has come, or there was no request. Does nothing when the turn has ended already.
+
+        `again`: what was asked twice may be answered once more.
+        """
         if self._turns is not None and self._turns.asking:
             self._pause()
             with suppress(OSError):  # the line is gone, which the next turn will find
-                self._turns.answered()
+                if again:
+                    self._turns.failed(2 * self._endpoint.timeout_s)
+                else:
+                    self._turns.answered()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send; only in a turn."""

@@ -14,6 +14,7 @@ from field_server.poller import FIRST_PAUSE_S, MAX_PAUSE_S
 from links.backoff import Backoff
 from scada.config import DeviceConfig, Direction
 from scada.errors import LinkError
+from scada.modbus.endpoint import Transport
 from scada.values import Quality, Reason
 from tests.support.fault_device import FaultDevice
 from tests.support.field import Plant, build_field, modbus_device, modbus_tag
@@ -150,6 +151,18 @@ async def test_a_dead_connection_is_opened_anew(plant: Plant, device: FaultDevic
     await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
     await device.set_mode("never")
     await plant.wait(lambda: len(device.accepted_s) >= 2, "a new connection")
+
+
+@pytest.mark.parametrize("framing", ["tcp", "udp", "rtu"])
+async def test_a_silent_device_is_bad_in_time(plant: Plant, framing: str) -> None:
+    """Row D1. Over RTU it took three timeouts: before it was asked again one more had to pass."""
+    transport = {"rtu": "rtu_over_tcp"}.get(framing, framing)
+    async with FaultDevice(framing=framing) as device:
+        plant.put(boiler(device.port, transport=Transport(transport), timeout_s=0.5))
+        await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
+        await device.set_mode("never")
+        took = await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
+        assert took < 0.1 + 2 * 0.5 + 0.3, "a period, timeout x (retries + 1), and a slow machine"
 
 
 async def test_a_device_that_is_not_there(plant: Plant, device: FaultDevice) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from scada.errors import DeviceRefused, LinkError
 from scada.modbus.endpoint import Endpoint, Transport
 from scada.modbus.limits import Table
 from tests.support.fault_device import FaultDevice, Seen, Step
+from tests.support.serial_line import socat
 
 GOOD, BAD = 1, 2
 TRANSPORT = {"tcp": Transport.TCP, "udp": Transport.UDP, "rtu": Transport.RTU_OVER_TCP}
@@ -79,6 +81,35 @@ async def test_a_late_reply_is_not_taken_for_another_units(framing: str, late_s:
         assert await read(client, BAD, 2) == 222
         assert client.connected
         assert framing == "udp" or len(device.accepted_s) == 1
+
+
+async def test_the_same_request_goes_out_again_at_once_and_the_next_waits_for_late_replies() -> None:
+    """Without transaction ids: a device was bad only after three timeouts instead of two."""
+    async with FaultDevice("delay", 0.45, framing="rtu") as device, client_of(device) as client:
+        device.registers[1:3] = [111, 222]
+        began = asyncio.get_running_loop().time()
+        await be_silent(client, GOOD)
+        await client.connect()
+        with contextlib.suppress(LinkError):
+            await read(client, GOOD)
+        assert asyncio.get_running_loop().time() - began < 0.3 * 2 + 0.15
+        await device.set_mode("good")
+        await client.connect()
+        assert await read(client, GOOD, 2) == 222
+
+
+async def test_a_late_reply_answers_the_same_request_and_the_second_one_nothing_else(tmp_path: Path) -> None:
+    line = tmp_path / "line"
+    async with FaultDevice("delay", 0.45, framing="rtu") as device:
+        device.registers[1:3] = [111, 222]
+        with socat(f"tcp:127.0.0.1:{device.port},nodelay", f"pty,raw,echo=0,link={line}", makes=(line,)):
+            endpoint = Endpoint(Transport.SERIAL, serial_port=str(line), baudrate=115200, timeout_s=0.3)
+            async with ModbusClient(endpoint) as client:
+                await be_silent(client, GOOD)
+                await client.connect()
+                assert await read(client, GOOD) == 111, "the late reply, 0.15 s after the second request"
+                await device.set_mode("good")
+                assert await read(client, GOOD, 2) == 222, "not the reply to the second request"
 
 
 async def test_a_unit_that_says_no_answers() -> None:
