@@ -132,7 +132,7 @@ def bus_ear(broker: Broker) -> Iterator[BusEar]:
         ear.close()
 
 
-def told(ear: BusEar, device: str, tag: str, value: Any, quality: str = "good", timeout_s: float = 10.0) -> None:
+def told(ear: BusEar, device: str, tag: str, value: Any, quality: str = "good", timeout_s: float = 20.0) -> None:
     """Wait until the newest sample of a tag is this one."""
 
     def is_there() -> bool:

@@ -103,7 +103,7 @@ def test_a_tag_of_another_program_is_shown(plant: MailboxPlant, ear: BusEar) -> 
 
     ear.publish("tagwire/state/field_server/tank", {"level": [7.5, "good", 1000]}, retain=True)
     with plant.server():
-        wait_until(lambda: shown() == (7.5, 2), 10, "its owner is not there")
+        wait_until(lambda: shown() == (7.5, 2), 30, "its owner is not there")
         ear.publish("tagwire/server/field_server", {"online": True}, retain=True)
         wait_until(lambda: shown() == (7.5, 0), 10, "shown")
         ear.publish("tagwire/data/field_server/tank", [["level", 8.25, "good", 2000]])
@@ -185,7 +185,7 @@ def test_old_values_never_look_fresh_after_a_kill(plant: MailboxPlant, ear: BusE
     for name in ("tank", "other"):
         ear.publish(f"tagwire/state/field_server/{name}", {"level": [55, "good", 1000]}, retain=True)
     with plant.server() as server:
-        wait_until(lambda: reading(client, 10) == [55] and reading(client, 20, 2) == [55, 0], 10, "shown")
+        wait_until(lambda: reading(client, 10) == [55] and reading(client, 20, 2) == [55, 0], 30, "shown")
         server.kill()
     client.close()
     # The configuration cannot be read this time: nobody knows what the registers are, but that they are not fresh.
@@ -195,7 +195,7 @@ def test_old_values_never_look_fresh_after_a_kill(plant: MailboxPlant, ear: BusE
         assert not (plant.folder / "none.sqlite").exists()
     client.close()
     with plant.server():
-        wait_until(lambda: reading(client, 10) == [55] and reading(client, 20, 2) == [55, 0], 10, "shown again")
+        wait_until(lambda: reading(client, 10) == [55] and reading(client, 20, 2) == [55, 0], 30, "shown again")
 
 
 def test_a_term_says_what_clients_see_of_its_unit(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
@@ -315,7 +315,7 @@ def test_a_broker_that_goes_away_makes_what_is_shown_not_good(
     ear.publish("tagwire/server/field_server", {"online": True}, retain=True)
     ear.publish("tagwire/state/field_server/tank", {"level": [55, "good", 1000]}, retain=True)
     with plant.server():
-        wait_until(lambda: reading(client, 10) == [55], 10, "shown")
+        wait_until(lambda: reading(client, 10) == [55], 30, "shown")
         time.sleep(1.5)  # until the broker has what it acknowledged on the disk
         broker.kill()
         wait_until(lambda: reading(client, 10) == "exception 11", 5, "nobody vouches for it")
