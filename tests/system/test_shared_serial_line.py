@@ -16,10 +16,10 @@ import pytest
 from scada.modbus.endpoint import Transport
 from tests.support.brokers import Broker
 from tests.support.bus_watch import BusWatch
-from tests.support.field_plant import FieldPlant
+from tests.support.field_plant import build_field_plant
 from tests.support.field_plant import tag as polled
 from tests.support.modbus_peer import Peer
-from tests.support.plant import Plant
+from tests.support.plant import build_plant
 from tests.support.plant import tag as written
 from tests.support.processes import Process, clean_environment
 from tests.support.programs import compile_with_libmodbus
@@ -72,37 +72,37 @@ async def libmodbus_device(line: PacedLine, folder: Path) -> AsyncIterator[Devic
 async def test_three_programs_ask_and_every_answer_is_the_right_one(
     tmp_path: Path, mosquitto: Broker, watch: BusWatch, baudrate: int, device: Any
 ) -> None:
-    field, gateway = FieldPlant(tmp_path, mosquitto), Plant(tmp_path, mosquitto)
+    network = {"transport": "serial", "baudrate": baudrate, "timeout_s": 1, "max_gap": 0}
     with PacedLine(tmp_path, baudrate) as line:
-        async with device(line, tmp_path) as far:
-            network = {"transport": "serial", "serial_port": line.near, "baudrate": baudrate, "timeout_s": 1}
-            modbus = {"modbus": {**network, "max_gap": 0}}
+        async with (
+            device(line, tmp_path) as far,
+            build_field_plant(tmp_path, mosquitto) as field,
+            build_plant(tmp_path, mosquitto) as gateway,
+        ):
+            modbus = {"modbus": {**network, "serial_port": line.near}}
             tags = [polled(f"r{register}", register, period_ms=20) for register in REGISTERS]
             field.store.create_device({"name": "polled", "network": modbus, "tags": tags})
             modbus |= {"mqtt": {"topic": "plant/written"}}
             tags = [written(f"r{register}", register, options={"every_value": True}) for register in REGISTERS]
             field.store.create_device({"name": "written", "network": modbus, "tags": tags})
-            try:
-                await operator("write", line, baudrate, str(HER_VALUE))
-                await asyncio.gather(field.start(), gateway.start())
-                await field.wait(lambda: all(good(watch, register) for register in REGISTERS), "all is polled", 20)
-                reads = asyncio.create_task(reads_of_the_operator(line, baudrate))
-                for number in range(1, LAST + 1):
-                    message = {f"r{register}": value(register, number) for register in REGISTERS}
-                    await gateway.publish([("plant/written", json.dumps(message))])
-                    await asyncio.sleep(0.1)
-                last = {register: value(register, LAST) for register in REGISTERS}
-                await field.wait(
-                    lambda: {each: (far.history(each) or [0])[-1] for each in REGISTERS} == last, "all is written", 20
-                )
-                await field.wait(lambda: all(good(watch, each)[-1] == last[each] for each in REGISTERS), "all is seen")
-                assert set(await reads) == {f"{HERS} {HER_VALUE}"}
-                assert all(sample.quality == "good" for each in REGISTERS for sample in watch.of("polled", f"r{each}"))
-            finally:
-                await asyncio.to_thread(close, field, gateway)
+            await operator("write", line, baudrate, str(HER_VALUE))
+            await asyncio.gather(field.start(), gateway.start())
+            await field.wait(lambda: all(good(watch, register) for register in REGISTERS), "all is polled", 20)
+            reads = asyncio.create_task(reads_of_the_operator(line, baudrate))
+            for number in range(1, LAST + 1):
+                message = {f"r{register}": value(register, number) for register in REGISTERS}
+                await gateway.publish([("plant/written", json.dumps(message))])
+                await asyncio.sleep(0.1)
+            last = {register: value(register, LAST) for register in REGISTERS}
+            await field.wait(
+                lambda: {each: (far.history(each) or [0])[-1] for each in REGISTERS} == last, "all is written", 20
+            )
+            await field.wait(lambda: all(good(watch, each)[-1] == last[each] for each in REGISTERS), "all is seen")
+            assert set(await reads) == {f"{HERS} {HER_VALUE}"}
             for register in REGISTERS:
                 sent = [value(register, number) for number in range(1, LAST + 1)]
                 assert far.history(register) == sent
+                assert all(sample.quality == "good" for sample in watch.of("polled", f"r{register}"))
                 seen = good(watch, register)
                 assert set(seen) <= {0, *sent}
                 assert all(sooner <= later for sooner, later in pairwise(seen)), seen
@@ -136,11 +136,3 @@ async def operator(action: str, line: PacedLine, baudrate: int, *more: str) -> s
 
 async def reads_of_the_operator(line: PacedLine, baudrate: int) -> list[str]:
     return [await operator("read", line, baudrate) for _ in range(4)]
-
-
-def close(field: FieldPlant, gateway: Plant) -> None:
-    for process in (field.server, gateway.gateway):
-        if process is not None:
-            process.close()
-    field.engine.dispose()
-    gateway.engine.dispose()
