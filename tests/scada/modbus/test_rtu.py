@@ -48,6 +48,17 @@ def test_a_read_write_reply_has_the_size_of_what_was_read() -> None:
     assert find_reply(frame, 17, ReadWriteRequest(0, 2, 0, b"\x00\x01")) == frame[1:-2]
 
 
+def test_registers_that_look_like_an_exception_are_no_frame_while_the_reply_is_incomplete() -> None:
+    """01 83 02 C0 F1 is exception 2 of unit 1: a reply that came in two pieces was taken for it."""
+    body = bytes.fromhex("01 03 06 0183 02C0 F100")
+    frame = body + crc16(body).to_bytes(2, "little")
+    for end in range(len(frame)):
+        assert find_reply(frame[:end], 1, ReadRequest(3, 0, 3)) is None
+    assert find_reply(frame, 1, ReadRequest(3, 0, 3)) == frame[1:-2]
+    refusal = bytes.fromhex("01 83 02 C0 F1")
+    assert find_reply(b"\x01\x03\x07" + refusal, 1, ReadRequest(3, 0, 3)) == refusal[1:-2], "noise is no beginning"
+
+
 def test_another_units_reply_is_passed_over() -> None:
     frame = bytes.fromhex(CASES[2][1])
     assert find_reply(frame, 18, ReadRequest(4, 8, 1)) is None
