@@ -5,8 +5,6 @@ beyond a double, no name twice in an object, no half surrogate pair, at most 64 
 cannot hold it.
 """
 
-import json
-import math
 from typing import Any, ClassVar
 
 import orjson
@@ -14,8 +12,7 @@ import yaml
 from flask import request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-MAX_DEPTH = 64
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+from scada.plain_json import MAX_DEPTH, check_plain, read_plain
 
 
 class _CodingRefused(UnsupportedMediaType):
@@ -52,15 +49,11 @@ def parse_json(raw: bytes) -> Any:
         # orjson refuses what is no JSON at all; what it lets pass (names given twice, integers that become a float) is
         # found by the second reader.
         orjson.loads(raw)
-        data = json.loads(raw, object_pairs_hook=_object, parse_int=_integer)
-        check_plain(data)
+        return read_plain(raw)
     except orjson.JSONDecodeError as exc:
         raise BadRequest(f"not JSON: {exc}") from exc
-    except RecursionError as exc:
-        raise BadRequest(f"nested more than {MAX_DEPTH} deep") from exc
     except ValueError as exc:
         raise BadRequest(f"not acceptable as JSON: {exc}") from exc
-    return data
 
 
 def parse_yaml(raw: bytes) -> Any:
@@ -84,51 +77,6 @@ def parse_yaml(raw: bytes) -> Any:
 def write_yaml(data: Any) -> str:
     """YAML that parse_yaml reads as the same data: no aliases, no tags, in the order given."""
     return str(yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False))
-
-
-def check_plain(data: Any) -> None:
-    """Raise ValueError for what no configuration holds: U+0000, infinite numbers, dates, bytes, deeper than MAX_DEPTH."""
-    level = [data]
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return
-        following: list[Any] = []
-        for value in level:
-            if isinstance(value, str):
-                if "\0" in value:
-                    raise ValueError("a text holds U+0000")
-            elif isinstance(value, dict):
-                if not all(isinstance(name, str) and "\0" not in name for name in value):
-                    raise ValueError("the names in an object must be text without U+0000")
-                following.extend(value.values())
-            elif isinstance(value, list):
-                following.extend(value)
-            elif isinstance(value, float):
-                if not math.isfinite(value):
-                    raise ValueError("a number must be finite")
-            elif isinstance(value, int):
-                if not _INT_MIN <= value <= _INT_MAX:
-                    raise ValueError("an integer needs more than 64 bits")
-            elif value is not None:
-                raise ValueError(f"a {type(value).__name__} has no place here; put it in quotes")
-        level = following
-    if level:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object")
-    return result
-
-
-def _integer(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("an integer needs more than 64 bits")
-    return int(text)
 
 
 def _check_events(text: str) -> None:
