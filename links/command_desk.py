@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from links.bus import Bus
 from links.logs import Rationed
 from scada.command_book import Admission, CommandBook
-from scada.command_messages import BadCommand, decode_call, decode_set, encode_feedback
+from scada.command_messages import BadCall, BadCommand, decode_call, decode_set, encode_feedback
 from scada.commands import Call, Command, CommandState, Step, answer_of
 from scada.config import DeviceConfig, Direction, TagConfig
 from scada.errors import ConfigError, DeviceRefused, LinkError, ProtocolError, TagwireError
@@ -122,28 +122,33 @@ class CommandDesk:
         device = topic.rpartition("/")[2]
         if retained:
             # A retained command would act again whenever somebody connects.
-            self._refusals.warning("command on %s refused: it is retained; clear it there", topic)
+            if self._is_for_me(device):
+                self._refusals.warning("command on %s refused: it is retained; clear it there", topic)
             return
         now_ms = time.time_ns() // 1_000_000
         try:
             is_fresh = time.monotonic() >= self._fresh_from
             command = decode_set(payload, device, now_ms, uuid.uuid4().hex, must_expire=not is_fresh)
         except BadCommand as error:
-            self._refusals.warning("command on %s refused: %s", topic, error)
-            if error.command is not None and self._is_for_me(error.command):
-                self._admit(self._book.refuse(error.command, str(error), now_ms, time.monotonic()), error.command)
+            refused = error.command
+            if self._is_for_me(device, () if refused is None else refused.values):
+                self._refusals.warning("command on %s refused: %s", topic, error)
+                if refused is not None:
+                    self._admit(self._book.refuse(refused, str(error), now_ms, time.monotonic()), refused)
             return
-        if self._is_for_me(command):
+        if self._is_for_me(device, command.values):
             self._take(command, now_ms, repeat)
 
-    def _is_for_me(self, command: Command) -> bool:
-        """Whether the verdict is ours to give."""
-        config = self._performer.device(command.device)
+    def _is_for_me(self, device: str, tags: Iterable[str] = ()) -> bool:
+        """Whether the verdict on what is asked of these tags is ours to give: of all programs that hear it one says yes."""
+        config = self._performer.device(device)
         if config is None:
             return self._answers_unknown
-        tags = {tag.name: tag for tag in config.tags}
-        first = tags.get(next(iter(command.values), ""))
-        return self._performer.is_mine("" if first is None else _owner(config, first))
+        first = next(iter(tags), None)
+        named = [tag for tag in config.tags if tag.name == first]
+        # Where no tag is named, or none that is there: whoever answers for the first one that anybody answers for.
+        owners = [owner for tag in named or config.tags if (owner := _owner(config, tag))]
+        return self._performer.is_mine(owners[0] if owners else "")
 
     def _take(self, command: Command, now_ms: int, repeat: bool) -> None:
         old_value: Any = None
@@ -222,19 +227,24 @@ class CommandDesk:
 
     def _on_call(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         device = topic.rpartition("/")[2]
+        now_ms = time.time_ns() // 1_000_000
         if retained or repeat:
-            self._refusals.warning("call on %s refused: it is %s", topic, "retained" if retained else "repeated")
+            if self._is_for_me(device):
+                self._refusals.warning("call on %s refused: it is %s", topic, "retained" if retained else "repeated")
             return
         try:
-            call = decode_call(payload, device, time.time_ns() // 1_000_000, uuid.uuid4().hex)
-        except BadValue as error:
-            self._refusals.warning("call on %s refused: %s", topic, error)
+            call = decode_call(payload, device, now_ms, uuid.uuid4().hex)
+        except BadCall as error:
+            if self._is_for_me(device):
+                self._refusals.warning("call on %s refused: %s", topic, error)
+                if error.call is not None:
+                    self._tell([answer_of(error.call, CommandState.FAILED, now_ms, reason=str(error))])
             return
         config = self._performer.device(device)
         if config is None:
             if self._answers_unknown:
                 reason = f"no device {device!r} that can be read"
-                self._tell([answer_of(call, CommandState.FAILED, time.time_ns() // 1_000_000, reason=reason)])
+                self._tell([answer_of(call, CommandState.FAILED, now_ms, reason=reason)])
             return
         # Every owner answers for its own tags; one without a source is read only when it is named, by whoever sets it.
         tags = tuple(

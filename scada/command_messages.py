@@ -1,6 +1,7 @@
 """The messages of the topics `set`, `call` and `feedback`: JSON objects in and out. Pure.
 
-Unknown fields are ignored, as newer programs may send more; a known field of the wrong kind refuses the message as a whole.
+Unknown fields are ignored, as newer programs may send more; a known field of the wrong kind refuses the message as a whole. What
+is asked for is read as strictly as in REST (`scada.plain_json`): of a tag that stands twice nobody knows which one was meant.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from scada.commands import (
 )
 from scada.errors import ConfigError
 from scada.payload import decode_payload
+from scada.plain_json import read_in_part, read_plain
 from scada.topics import check_name
 from scada.values import TYPE_NAMES, BadValue, RejectCode, Value
 
@@ -32,8 +34,16 @@ _MAX_TIME_MS = 2**53
 _STATES = {each.value: each for each in CommandState}
 
 
+class BadCall(BadValue):
+    """A request to read that cannot be carried out. `call`: what can be told of it on feedback; None without a usable id."""
+
+    def __init__(self, code: RejectCode, message: str, call: Call | None) -> None:
+        self.call = call
+        super().__init__(code, message)
+
+
 class BadCommand(BadValue):
-    """A message that cannot be carried out. `command`: what could be read, for a `failed` on feedback; None without an id."""
+    """A message that cannot be carried out. `command`: what can be told of it on feedback; None without a usable id."""
 
     def __init__(self, code: RejectCode, message: str, command: Command | None) -> None:
         self.command = command
@@ -59,13 +69,14 @@ def decode_set(payload: bytes, device: str, now_ms: int, new_id: str, *, must_ex
     except BadValue as error:
         raise BadCommand(error.code, str(error), None) from None
     try:
+        _check_plain(payload)
         if must_expire and document.get("expires_ms") is None:
             message = "expires_ms: must be there, as the broker may have kept this message for a while"
             raise BadValue(RejectCode.BAD_TIME, message)
         values, group = _values(document)
         return Command(_id(document, new_id), device, values, _expiry(document, now_ms), *_from_whom(document), group)
     except BadValue as error:
-        raise BadCommand(error.code, str(error), _legible(document, device, now_ms)) from None
+        raise BadCommand(error.code, str(error), _legible(payload, device, now_ms, new_id)) from None
 
 
 def encode_call(call: Call) -> bytes:
@@ -74,16 +85,18 @@ def encode_call(call: Call) -> bytes:
 
 
 def decode_call(payload: bytes, device: str, now_ms: int, new_id: str) -> Call:
-    """The call in a message to a device; raises BadValue. What is missing is filled in as in `decode_set`."""
-    document = _object(payload)
-    tags = document.get("tags", [])
-    if not isinstance(tags, list):
-        raise _wrong("tags", "an array of tag names", tags)
-    if len(tags) > MAX_GROUP:
-        raise BadValue(RejectCode.TOO_LARGE, f"tags: at most {MAX_GROUP}, not {len(tags)}")
-    for index, tag in enumerate(tags):
-        _check_tag(tag, f"tags.{index}")
-    return Call(_id(document, new_id), device, tuple(tags), _expiry(document, now_ms), *_from_whom(document))
+    """The call in a message to a device; raises BadCall. What is missing is filled in as in `decode_set`."""
+    try:
+        document = _object(payload)
+    except BadValue as error:
+        raise BadCall(error.code, str(error), None) from None
+    try:
+        _check_plain(payload)
+        return Call(_id(document, new_id), device, _tags(document), _expiry(document, now_ms), *_from_whom(document))
+    except BadValue as error:
+        asked = _legible(payload, device, now_ms, new_id)
+        call = None if asked is None else Call(asked.id, device, (), now_ms, asked.by, asked.origin)
+        raise BadCall(error.code, str(error), call) from None
 
 
 def encode_feedback(step: Step) -> bytes:
@@ -150,6 +163,13 @@ def _object(payload: bytes) -> Mapping[str, Any]:
     return document
 
 
+def _check_plain(payload: bytes) -> None:
+    try:
+        read_plain(payload)
+    except ValueError as error:
+        raise BadValue(RejectCode.NOT_JSON, str(error)) from None
+
+
 def _id(document: Mapping[str, Any], missing: str) -> str:
     found = document.get("id")
     if found is None and missing:
@@ -159,8 +179,10 @@ def _id(document: Mapping[str, Any], missing: str) -> str:
     return found
 
 
-def _legible(document: Mapping[str, Any], device: str, now_ms: int) -> Command | None:
-    """What can be read of a command that is refused; None without an id."""
+def _legible(payload: bytes, device: str, now_ms: int, new_id: str) -> Command | None:
+    """What can be read of a command that is refused; None with an id that cannot be used."""
+    document = read_in_part(payload)
+    missing = new_id if _object(payload).get("id") is None else ""
 
     def read(part: Callable[[], Any], missing: Any) -> Any:
         try:
@@ -168,11 +190,22 @@ def _legible(document: Mapping[str, Any], device: str, now_ms: int) -> Command |
         except BadValue:
             return missing
 
-    identity = read(lambda: _id(document, ""), "")
+    identity = read(lambda: _id(document, missing), "")
     values, group = read(lambda: _values(document), ({}, True))
     by = read(lambda: _text(document, "by", MAX_WHO_CHARACTERS), "")
     origin = read(lambda: _text(document, "from", MAX_WHO_CHARACTERS), "")
     return Command(identity, device, values, now_ms, by, origin, group) if identity else None
+
+
+def _tags(document: Mapping[str, Any]) -> tuple[str, ...]:
+    tags = document.get("tags", [])
+    if not isinstance(tags, list):
+        raise _wrong("tags", "an array of tag names", tags)
+    if len(tags) > MAX_GROUP:
+        raise BadValue(RejectCode.TOO_LARGE, f"tags: at most {MAX_GROUP}, not {len(tags)}")
+    for index, tag in enumerate(tags):
+        _check_tag(tag, f"tags.{index}")
+    return tuple(tags)
 
 
 def _values(document: Mapping[str, Any]) -> tuple[dict[str, Value], bool]:

@@ -330,7 +330,8 @@ async def test_poison_on_the_command_topics(plant: FieldPlant, watch: BusWatch, 
         '{"id": "p11", "values": {}}', '{"id": "p12", "tag": "a", "value": 1, "expires_ms": "soon"}',
         '{"id": "p13", "tag": "a", "value": 1, "expires_ms": 99999999999999}', '{"id": 7, "tag": "a", "value": 1}',
         '{"id": "p14", "tag": "a", "value": "' + "x" * 300_000 + '"}',
-        '{"id": "p15", "values": {"a": 18446744073709551616, "b": -1}}',
+        '{"id": "p15", "values": {"a": 18446744073709551616, "b": -1}}', '{"id": "p16", "tag": "b", "value": 7, "tag": "a"}',
+        '{"id": "p17", "values": {"a": 7, "a": 8}}',
     ]  # fmt: skip
     for payload in poison:
         watch.publish("set/boiler", payload)
@@ -340,7 +341,7 @@ async def test_poison_on_the_command_topics(plant: FieldPlant, watch: BusWatch, 
         watch.publish(topic, json.dumps({"id": topic, "tag": "a", "value": 1}))
     assert (await plant.verdict(watch, watch.set("boiler", "a", 5)))["state"] == "verified"
     assert writes(device, 0) == [5]
-    for number in (1, 3, 4, 6, 7, 8, 9, 11, 12, 13, 15):
+    for number in (1, 3, 4, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17):
         assert watch.steps(f"p{number}")[-1:] == ["failed"], number
     assert (await plant.verdict(watch, "set/nobody"))["state"] == "failed"
     assert "Traceback" not in plant.output

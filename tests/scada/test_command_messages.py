@@ -5,8 +5,11 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.exceptions import BadRequest
 
+from flask_app.bodies import parse_json
 from scada.command_messages import (
+    BadCall,
     BadCommand,
     decode_call,
     decode_feedback,
@@ -20,7 +23,8 @@ from scada.values import BadValue, Quality, Reason, RejectCode, Sample
 
 NOW = 1_700_000_000_000
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzäö0123456789_-", min_size=1, max_size=64)
-VALUES = st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+VALUES = st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | PLAIN
 TEXTS = st.text("abc d:.", max_size=64)
 IDS = st.text("abcdef0123456789-", min_size=1, max_size=64)
 COMMANDS = st.builds(
@@ -117,7 +121,62 @@ def test_what_is_legible_of_a_bad_command_can_be_answered() -> None:
     assert (caught.value.command.id, caught.value.command.tag, dict(caught.value.command.values)) == ("a", None, {})
     with pytest.raises(BadCommand) as caught:
         decode_set(b'{"tag": "level"}', "boiler", NOW, "new")
-    assert caught.value.command is None
+    assert caught.value.command == Command("new", "boiler", {}, NOW, group=True)
+    for unusable in (b"7", b'""', b'"' + b"x" * 65 + b'"', b'"a\\nb"', b'"a", "id": "b"'):
+        with pytest.raises(BadCommand) as caught:
+            decode_set(b'{"tag": "level", "id": ' + unusable + b"}", "boiler", NOW, "new")
+        assert caught.value.command is None
+
+
+AMBIGUOUS = {
+    "a tag twice": (b'{"id": "a", "tag": "level", "value": 5, "tag": "pump"}', "the name 'tag' stands twice"),
+    "a value twice": (b'{"id": "a", "tag": "level", "value": 5, "value": 6}', "the name 'value' stands twice"),
+    "in a group": (b'{"id": "a", "values": {"level": 5, "pump": 1, "level": 6}}', "the name 'level' stands twice"),
+    "in what is ignored": (b'{"id": "a", "tag": "level", "value": 5, "more": [{"x": 1, "x": 1}]}', "the name 'x'"),
+    "escaped": (b'{"id": "a", "tag": "level", "value": 5, "t\\u0061g": "pump"}', "the name 'tag' stands twice"),
+    "beyond 64 bits": (b'{"id": "a", "tag": "level", "value": 18446744073709551616}', "an integer needs more than 64"),
+    "U+0000": (b'{"id": "a", "tag": "level", "value": "x\\u0000"}', "a text holds U.0000"),
+    "deep": (
+        b'{"id": "a", "tag": "level", "value": 5, "more": ' + b"[" * 100 + b"]" * 100 + b"}",
+        "nested more than",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "text"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_what_can_be_read_in_two_ways_is_refused_as_rest_refuses_it(data: bytes, text: str) -> None:
+    """The last of two tags won: what the sender wrote for one of them was written to the other."""
+    with pytest.raises(BadCommand, match=text) as caught:
+        decode_set(data, "boiler", NOW, "new")
+    assert caught.value.code is RejectCode.NOT_JSON
+    assert caught.value.command is not None
+    assert caught.value.command.id == "a"
+    with pytest.raises(BadRequest, match=text):
+        parse_json(data)
+    with pytest.raises(BadCall, match=text):
+        decode_call(data, "boiler", NOW, "new")
+
+
+def test_what_stands_twice_is_not_told_of_a_refused_command() -> None:
+    with pytest.raises(BadCommand) as caught:
+        decode_set(AMBIGUOUS["a tag twice"][0], "boiler", NOW, "new")
+    assert caught.value.command == Command("a", "boiler", {}, NOW, group=True)
+    with pytest.raises(BadCommand) as caught:
+        decode_set(AMBIGUOUS["U+0000"][0], "boiler", NOW, "new")
+    assert caught.value.command == Command("a", "boiler", {}, NOW, group=True), "no database holds it"
+    with pytest.raises(BadCommand) as caught:
+        decode_set(AMBIGUOUS["in what is ignored"][0], "boiler", NOW, "new")
+    assert caught.value.command == Command("a", "boiler", {"level": 5}, NOW)
+
+
+def test_a_call_that_is_refused_can_be_answered() -> None:
+    with pytest.raises(BadCall) as caught:
+        decode_call(b'{"id": "c", "tags": 5, "by": "anna"}', "boiler", NOW, "new")
+    assert caught.value.call == Call("c", "boiler", (), NOW, "anna")
+    for data in (b"[]", b"{", b'{"id": 5}', b'{"id": "a", "id": "a"}'):
+        with pytest.raises(BadCall) as caught:
+            decode_call(data, "boiler", NOW, "new")
+        assert caught.value.call is None
 
 
 @given(st.binary(max_size=60) | st.recursive(
