@@ -21,7 +21,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.table import Row
-from mqtt_server.__main__ import GC_THRESHOLD
+from links.loop import GC_THRESHOLD
 from scada.mapping import compile_device
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
