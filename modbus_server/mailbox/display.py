@@ -41,6 +41,7 @@ class Display:
         """Guarded tags that are not good: the same set for good, its content changes."""
         self._images = images
         self._shown: dict[str, dict[str, _Shown]] = {}
+        self._misfits: dict[str, dict[str, BoundTag]] = {}
         self._online = False
         self._owners: dict[str, bool] = {}
 
@@ -55,7 +56,7 @@ class Display:
     def apply(self, tags: Iterable[BoundTag], now_s: float) -> set[str]:
         """Show these tags from now on. Returns the devices of which a picture is needed: nothing is known of some tag."""
         old = self._shown
-        self._shown = {}
+        self._shown, self._misfits = {}, {}
         unknown = set()
         for tag in tags:
             shown = old.get(tag.device, {}).get(tag.name)
@@ -64,6 +65,7 @@ class Display:
             if shown.sample is None:
                 unknown.add(tag.device)
             self._shown.setdefault(tag.device, {})[tag.name] = shown
+            self._note_fit(shown)
         kept: set[object] = {shown.tag for shown in self._all()}
         self.hidden &= kept
         return unknown
@@ -88,18 +90,16 @@ class Display:
             shown.sample, shown.owner, shown.from_state = sample, owner, state
             if vouches:
                 shown.told_s = now_s
-            did_fit = shown.fits
             self._write(shown)
-            is_other = is_other or shown.fits is not did_fit
+            is_other = self._note_fit(shown) or is_other
             self._judge(shown, now_s)
         return is_other
 
     def misfits(self, device: str) -> list[str]:
         """Which values of a device its registers cannot hold just now, for people."""
         return [
-            f"{shown.tag.full_name}: its value does not fit {shown.tag.place}, which keeps the last one"
-            for shown in self._shown.get(device, {}).values()
-            if not shown.fits
+            f"{tag.full_name}: its value does not fit {tag.place}, which keeps the last one"
+            for tag in self._misfits.get(device, {}).values()
         ]
 
     def forget(self, owner: str, device: str, now_s: float) -> None:
@@ -158,6 +158,18 @@ class Display:
         if fault and shown.fits and value is not None:
             logger.warning("%s does not fit %s, which keeps its last value: %s", tag.full_name, tag.place, fault)
         shown.fits = not fault
+
+    def _note_fit(self, shown: _Shown) -> bool:
+        """Returns whether that is news."""
+        tag = shown.tag
+        misfits = self._misfits.get(tag.device, {})
+        if shown.fits is not (tag.name in misfits):
+            return False
+        if shown.fits:
+            del misfits[tag.name]
+        else:
+            self._misfits.setdefault(tag.device, misfits)[tag.name] = tag
+        return True
 
     def _put(self, shown: _Shown, value: Value | None) -> None:
         encode = shown.tag.encode

@@ -51,11 +51,15 @@ class UnitLayout:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`tags` are those in force, `units` the images with bound addresses, `faults` what was left out, by device."""
+    """`tags` are those in force, `units` the images with bound addresses, `faults` what was left out, by device.
+
+    `remarks`, by device as well: what is in force and cannot be what was meant.
+    """
 
     tags: tuple[BoundTag, ...]
     units: Mapping[Image, UnitLayout]
     faults: Mapping[str, tuple[Fault, ...]]
+    remarks: Mapping[str, tuple[Fault, ...]]
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ def lay_out(plans: Iterable[MailboxPlan], images: Mapping[int, Image]) -> Layout
     units: dict[Image, _Unit] = {}
     tags: list[BoundTag] = []
     faults: dict[str, tuple[Fault, ...]] = {}
+    remarks: dict[str, tuple[Fault, ...]] = {}
     plans = sorted(plans, key=lambda plan: plan.device_id)
     choices, contradictions = _choices(plans)
     for plan in plans:
@@ -104,9 +109,13 @@ def lay_out(plans: Iterable[MailboxPlan], images: Mapping[int, Image]) -> Layout
                 unit.claims.take(claim)
             _list(unit, tag, claims)
             tags.append(tag)
+            if tag.role is Role.SHOWN and tag.not_good is NotGood.STATUS and tag.status is None:
+                text = f"has no status register: clients of unit {tag.place.unit_id} see the last value, good or not"
+                remarks[plan.name] = (*remarks.get(plan.name, ()), Fault(tag.full_name, text))
         if found:
             faults[plan.name] = tuple(found)
-    return Layout(tuple(tags), {image: unit.layout() for image, unit in units.items() if unit.items}, faults)
+    laid_out = {image: unit.layout() for image, unit in units.items() if unit.items}
+    return Layout(tuple(tags), laid_out, faults, remarks)
 
 
 def _choices(plans: Sequence[MailboxPlan]) -> tuple[Mapping[int, NotGood], Mapping[str, Sequence[Fault]]]:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_NARROW = 200
 """With more devices than these everything on the bus is listened to: the embedded broker allows about a thousand filters."""
 EXPIRY_PERIOD_S = 0.25
+LINK_PERIOD_S = 0.5
+MAX_TOLD = 20
+"""Faults of a device in its link's error: the log has all, and a message has its bounds."""
 
 Use = Callable[[Mapping[int, Image]], None]
 
@@ -51,6 +54,9 @@ class Mailbox:
         self._by_name: dict[str, MailboxPlan] = {}
         self._tags: dict[tuple[str, str], BoundTag] = {}
         self._faults: Mapping[str, tuple[Fault, ...]] = {}
+        self._remarks: Mapping[str, tuple[Fault, ...]] = {}
+        self._unsaid: set[str] = set()
+        self._saying: asyncio.TimerHandle | None = None
         self._pictures: set[str] = set()
         self._changes: set[str] = set()
         self._expiry: asyncio.TimerHandle | None = None
@@ -109,7 +115,7 @@ class Mailbox:
         self.inbox.apply((tag for tag in layout.tags if tag.role is not Role.SHOWN), _now_ms(), now_s)
         unknown = self.display.apply((tag for tag in layout.tags if tag.role is Role.SHOWN), now_s)
         self._show(layout)
-        self._report(layout.faults)
+        self._report(layout)
         self._listen(unknown)
         self._watch_age()
 
@@ -124,6 +130,8 @@ class Mailbox:
     def close(self) -> None:
         """Nobody keeps what is shown up any more: it is not good."""
         self._stop_looking()
+        if self._saying is not None:
+            self._saying.cancel()
         self.display.bus(False, time.monotonic())
         self._journal.close()
 
@@ -181,18 +189,40 @@ class Mailbox:
         }
         self._use({unit_id: bound.get(image, image) for unit_id, image in self._images.items()})
 
-    def _report(self, faults: Mapping[str, tuple[Fault, ...]]) -> None:
-        for device, found in faults.items():
-            if found != self._faults.get(device):
-                for fault in found:
-                    logger.error("%s: left out: %s", device, fault)
-        self._faults = faults
+    def _report(self, layout: Layout) -> None:
+        for level, what, new, old in (
+            (logging.ERROR, "left out: ", layout.faults, self._faults),
+            (logging.WARNING, "", layout.remarks, self._remarks),
+        ):
+            for device, found in new.items():
+                if found != old.get(device):
+                    for fault in found:
+                        logger.log(level, "%s: %s%s", device, what, fault)
+        self._faults, self._remarks = layout.faults, layout.remarks
         for name in self._by_name:
             self._tell_link(name)
 
     def _tell_link(self, device: str) -> None:
-        found = [*map(str, self._faults.get(device, ())), *self.display.misfits(device)]
+        found = [
+            *map(str, self._faults.get(device, ())),
+            *self.display.misfits(device),
+            *map(str, self._remarks.get(device, ())),
+        ]
+        if len(found) > MAX_TOLD:
+            found[MAX_TOLD:] = [f"and {len(found) - MAX_TOLD} more"]
         self._bus.link(device, True, "; ".join(found) or None)
+
+    def _tell_link_soon(self, device: str) -> None:
+        """Values that fit and do not fit in turn must not fill the bus."""
+        self._unsaid.add(device)
+        if self._saying is None:
+            self._saying = asyncio.get_running_loop().call_later(LINK_PERIOD_S, self._tell_unsaid)
+
+    def _tell_unsaid(self) -> None:
+        self._saying = None
+        for device in self._unsaid & self._by_name.keys():
+            self._tell_link(device)
+        self._unsaid.clear()
 
     def _listen(self, unknown: Iterable[str]) -> None:
         """Subscribe to what is shown; `unknown`: devices whose retained state has to come again."""
@@ -234,7 +264,7 @@ class Mailbox:
             samples, faults = decode_state(payload) if is_state else decode_data(payload)
             again = retained or repeat
             if self.display.take(parts.owner, parts.device, samples, now_s, state=is_state, again=again):
-                self._tell_link(parts.device)
+                self._tell_link_soon(parts.device)
             if faults:
                 logger.warning("%s: %s", topic, "; ".join(faults[:3]))
 

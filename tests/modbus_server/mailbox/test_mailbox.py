@@ -1,15 +1,17 @@
 """What the mailbox asks the bus for, and what it takes back."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
 from modbus_server.mailbox.journal import Journal
-from modbus_server.mailbox.mailbox import MAX_NARROW, Mailbox
+from modbus_server.mailbox.mailbox import LINK_PERIOD_S, MAX_NARROW, Mailbox
 from scada.config import DeviceConfig
 from scada.modbus.image import Image
 from scada.modbus.limits import Table
+from scada.protocols.mailbox import NotGood
 from scada.topics import BusTopics
 from scada.values import Sample
 from storage.config_watch import Change
@@ -23,6 +25,7 @@ class NoBus:
         self.filters: set[str] = set()
         self.asked: list[tuple[str, frozenset[str]]] = []
         self.links: dict[str, str | None] = {}
+        self.links_told = 0
         self.forgotten: list[object] = []
         self.told: list[Sample] = []
         self.handlers: dict[str, Callable[[str, bytes, bool, bool], None]] = {}
@@ -47,6 +50,7 @@ class NoBus:
 
     def link(self, device: str, _: bool, error: str | None) -> None:
         self.links[device] = error
+        self.links_told += 1
 
     def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
         self.forgotten.append(device if tags is None else (device, sorted(tags)))
@@ -88,7 +92,7 @@ def shown(number: int, register: int = 0) -> DeviceConfig:
 ONLINE = {"online": True, "since": 1, "error": None}
 
 
-def test_a_value_that_does_not_fit_is_told_where_an_operator_looks(tmp_path: Path) -> None:
+async def test_a_value_that_does_not_fit_is_told_where_an_operator_looks(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.put(shown(1, 30))
     rig.bus.watcher(True)
@@ -99,11 +103,34 @@ def test_a_value_that_does_not_fit_is_told_where_an_operator_looks(tmp_path: Pat
     rig.hear(data, [["level", 70_000, "good", 2000], ["level", -1, "good", 2001]])
     assert (rig.register(30), rig.register(40_001)) == (7, 2)
     told = "d1@level: its value does not fit unit 1 holding_register 30, which keeps the last one"
+    assert rig.bus.links["d1"] is None
+    await asyncio.sleep(LINK_PERIOD_S + 0.2)
     assert rig.bus.links["d1"] == told
     rig.put(shown(2))
     assert rig.bus.links["d1"] == told
-    rig.hear(data, [["level", 8, "good", 3000]])
+    for number in range(101):
+        rig.hear(data, [["level", 8 if number % 2 == 0 else 70_000, "good", 3000 + number]])
+    await asyncio.sleep(LINK_PERIOD_S + 0.2)
     assert (rig.register(30), rig.register(40_001), rig.bus.links["d1"]) == (8, 0, None)
+    assert rig.bus.links_told <= 6
+
+
+def test_an_error_of_many_faults_is_a_message_that_everybody_takes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.put(mailbox_device(1, "A", *(bound(number, f"t{number}", 5) for number in range(5000))))
+    error = rig.bus.links["A"] or ""
+    assert error.startswith("A@t1: holding_register 5 belongs to A@t0 already; ")
+    assert error.endswith("; and 4979 more")
+    assert len(error) < 3000
+
+
+def test_a_tag_without_the_status_register_that_its_unit_shows_is_remarked(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    tags = [bound(1, "x", 1, "out", fed=True), bound(2, "y", 2, "out", fed=True, status=9), bound(3, "z", 3)]
+    rig.put(mailbox_device(1, "A", *tags, not_good=NotGood.STATUS))
+    assert rig.bus.links["A"] == "A@x: has no status register: clients of unit 1 see the last value, good or not"
+    rig.put(mailbox_device(1, "A", *tags))
+    assert rig.bus.links["A"] is None
 
 
 def test_the_status_of_a_tag_that_is_gone_does_not_say_good_for_ever(tmp_path: Path) -> None:

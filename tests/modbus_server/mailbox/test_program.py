@@ -218,6 +218,21 @@ def test_a_term_says_what_clients_see_of_its_unit(plant: MailboxPlant, ear: BusE
         wait_until(lambda: [reading(client, register) for register in (10, 11, 12)] == [[0]] * 3, 5, "as it is now")
 
 
+def test_a_device_that_was_deleted_meanwhile_leaves_its_registers(
+    plant: MailboxPlant, ear: BusEar, client: ModbusClient
+) -> None:
+    made = plant.device("tank", [register_tag("level", 10, "out", source=LEVEL)], simulated={"model": "tank"},
+                        modbus_server={"not_good": "exception"})  # fmt: skip
+    with plant.server() as server:
+        server.wait_output("1 shown")
+        assert reading(client, 10) == "exception 11"
+    client.close()
+    plant.store.delete_device(made["id"])
+    with plant.server():
+        wait_until(lambda: reading(client, 10) == [0], 30, "a plain register")
+        assert client.write_single_register(10, 5)
+
+
 def test_what_was_written_before_a_restart_is_uncertain(plant: MailboxPlant, ear: BusEar, client: ModbusClient) -> None:
     plant.device("press", [register_tag("force", 100)])
     with plant.server() as server:
