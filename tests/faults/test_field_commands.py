@@ -190,8 +190,8 @@ async def test_retained_replayed_and_expired_commands_are_refused(
     assert (await plant.verdict(watch, expired))["state"] == "expired"
     watch.set("boiler", "a", 8, id="kept", retain=True)  # live at its first coming, retained at the next connection
     assert (await plant.verdict(watch, "kept"))["state"] == "verified"
-    assert plant.server is not None
-    await asyncio.to_thread(plant.server.terminate)
+    assert plant.running is not None
+    await asyncio.to_thread(plant.running.terminate)
     device.registers[0] = 1
     await plant.start()
     await plant.wait(lambda: watch.value("boiler", "a") == 1, "read")
@@ -209,8 +209,8 @@ async def test_a_command_that_waited_at_the_broker_is_not_done_long_after(
 ) -> None:
     """The broker keeps what comes for a session whose program is away; without a time of expiry nobody can say how long."""
     await ready(plant, watch, device)
-    assert plant.server is not None
-    await asyncio.to_thread(plant.server.kill)
+    assert plant.running is not None
+    await asyncio.to_thread(plant.running.kill)
     old = [watch.set("boiler", "a", 5, id="old", expires_ms=None)]
     old += [watch.set("boiler", "far", number, id=f"old{number}", expires_ms=None) for number in range(1, 51)]
     await asyncio.sleep(0.5)
@@ -345,8 +345,8 @@ async def test_poison_on_the_command_topics(plant: FieldPlant, watch: BusWatch, 
         assert watch.steps(f"p{number}")[-1:] == ["failed"], number
     assert (await plant.verdict(watch, "set/nobody"))["state"] == "failed"
     assert "Traceback" not in plant.output
-    assert plant.server is not None
-    assert plant.server.popen.poll() is None
+    assert plant.running is not None
+    assert plant.running.popen.poll() is None
 
 
 async def test_a_device_taken_out_while_its_command_waits(
@@ -373,9 +373,9 @@ async def test_verdicts_of_commands_under_way_when_the_program_ends_are_told(
     await device.set_mode("never")
     command = watch.set("boiler", "a", 5, expires_ms=now_ms() + 60_000)
     await plant.wait(lambda: "sent" in watch.steps(command), "on its way")
-    assert plant.server is not None
+    assert plant.running is not None
     begun = time.monotonic()
-    assert await asyncio.to_thread(plant.server.terminate) == 0
+    assert await asyncio.to_thread(plant.running.terminate) == 0
     assert time.monotonic() - begun < 5.0
     final = await plant.verdict(watch, command)
     assert (final["state"], final["reason"]) == ("failed", "the program that carried it out was stopped")
@@ -418,7 +418,7 @@ async def test_a_setpoint_is_still_known_after_a_restart(
     assert (await plant.verdict(watch, watch.set("boiler", "setpoint", 77)))["state"] == "verified"
     await plant.wait(lambda: watch.states.get("boiler", {}).get("setpoint", [None])[0] == 77, "retained", 5)
     server.kill()
-    plant.server = None
+    plant.running = None
     await plant.start()
     await plant.wait(lambda: watch.online("boiler")[-1:] == [True], "online")
     await asyncio.sleep(2.5)

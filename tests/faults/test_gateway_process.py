@@ -155,7 +155,7 @@ async def test_p5_started_twice(gateway_plant: Plant, device: FaultDevice) -> No
         await gateway_plant.wait(lambda: device.registers[1] == 7, "the first goes on")
     finally:
         second.close()
-        gateway_plant.gateway = first
+        gateway_plant.running = first
 
 
 async def test_p5_a_stale_lock_file_blocks_nobody(gateway_plant: Plant, device: FaultDevice) -> None:

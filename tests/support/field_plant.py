@@ -2,20 +2,17 @@
 knows every value that ever stood in a register of a device, and when."""
 
 import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from storage.config_store import ConfigStore
-from storage.engine import open_engine
-from storage.migrate import migrate
 from tests.support.brokers import Broker, Proxy
 from tests.support.bus_watch import BusWatch, Heard
+from tests.support.configured_program import ConfiguredProgram
 from tests.support.fault_device import FaultDevice
-from tests.support.processes import Process, clean_environment
+from tests.support.processes import Process
 
 TIMEOUT_S = 0.3
 PERIOD_MS = 100
@@ -41,59 +38,21 @@ def tag(name: str, register: int, direction: str = "in", **more: Any) -> dict[st
     }
 
 
-class FieldPlant:
-    """`folder` holds the database and the data of the field server; `settings` are further ones for it."""
+class FieldPlant(ConfiguredProgram):
+    """A field server and what it polls."""
 
-    def __init__(self, folder: Path, broker: Broker | Proxy, **settings: str | int | float | Path) -> None:
-        self.folder = folder
-        self.uri = f"sqlite:///{folder}/plant.sqlite"
-        self.engine = open_engine(self.uri)
-        migrate(self.engine)
-        self.store = ConfigStore(self.engine)
-        self.broker = broker
-        self.settings = settings
-        self.server: Process | None = None
-        self.before: list[str] = []
-        """What stands before the field server's command: a program that runs it."""
+    program = "field_server"
 
     def device(self, name: str, port: int, *tags: dict[str, Any], **network: Any) -> dict[str, Any]:
         """Configure a Modbus device on a loopback port, with short timeouts."""
         modbus = {"host": "127.0.0.1", "port": port, "timeout_s": TIMEOUT_S, "connect_timeout_s": 0.5, **network}
         return self.store.create_device({"name": name, "network": {"modbus": modbus}, "tags": list(tags)})
 
-    def process(self) -> Process:
-        """Start a field server; the caller ends it."""
-        environment = clean_environment(
-            **{  # type: ignore[arg-type]
-                "MQTT_HOST": "127.0.0.1",
-                "MQTT_PORT": self.broker.port,
-                "SQLALCHEMY_DATABASE_URI": self.uri,
-                "TAGWIRE_DATA_DIR": self.folder,
-                **self.settings,
-            }
-        )
-        return Process([*self.before, sys.executable, "-m", "field_server"], environment)
-
     async def start(self) -> Process:
         """Start the plant's field server and wait until it is ready."""
-        self.server = self.process()
-        await asyncio.to_thread(self.server.wait_ready)
-        return self.server
-
-    @property
-    def output(self) -> str:
-        """What the field server has printed."""
-        assert self.server is not None
-        return self.server.output
-
-    async def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> float:
-        """Until `condition()` is true; how long that took, in seconds."""
-        begun = time.monotonic()
-        while not condition():
-            late = time.monotonic() - begun > timeout_s
-            assert not late, f"not within {timeout_s} s: {what}\n{self.server and self.server.output}"
-            await asyncio.sleep(0.01)
-        return time.monotonic() - begun
+        self.running = self.process()
+        await asyncio.to_thread(self.running.wait_ready)
+        return self.running
 
     async def verdict(self, watch: BusWatch, command_id: str, timeout_s: float = 8.0) -> dict[str, Any]:
         """The last word on a command."""
@@ -114,9 +73,7 @@ async def build_field_plant(
     try:
         yield plant
     finally:
-        if plant.server is not None:
-            await asyncio.to_thread(plant.server.close)
-        plant.engine.dispose()
+        await plant.close()
 
 
 class Ledger:

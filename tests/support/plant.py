@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import sys
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +10,11 @@ from typing import Any
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from storage.config_store import ConfigStore
-from storage.engine import open_engine
 from storage.event_store import RejectLog
-from storage.migrate import migrate
 from storage.outbox import Outbox
 from tests.support.brokers import Broker, Proxy
-from tests.support.processes import Process, clean_environment
+from tests.support.configured_program import ConfiguredProgram
+from tests.support.processes import Process
 
 Payload = bytes | str
 ONLINE = re.compile(r"online \(tagwire-mqtt_server(-\d+of\d+)?\)")
@@ -36,20 +32,10 @@ def tag(name: str, register: int, type: str = "uint16", *, path: str | None = No
     return {"name": name, "data_type": more.get("data_type", "float"), "bindings": [source, sink]}
 
 
-class Plant:
-    """The parts that a test of the gateway needs. `folder` holds the data of every program, and the database unless a setting
-    names another one.
-    """
+class Plant(ConfiguredProgram):
+    """A gateway, who publishes to it, and what becomes of that."""
 
-    def __init__(self, folder: Path, broker: Broker | Proxy, **settings: str | int | Path) -> None:
-        self.folder = folder
-        self.uri = str(settings.get("SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder}/plant.sqlite"))
-        self.engine = open_engine(self.uri)
-        migrate(self.engine)
-        self.store = ConfigStore(self.engine)
-        self.broker = broker
-        self.settings = settings
-        self.gateway: Process | None = None
+    program = "mqtt_server"
 
     def device(self, name: str, port: int, tags: list[dict[str, Any]], **network: Any) -> dict[str, Any]:
         """Configure a device on topic plant/NAME with its Modbus side on a loopback port."""
@@ -59,26 +45,13 @@ class Plant:
 
     async def start(self, *, ready: bool = True, online: bool = True) -> Process:
         """Start the gateway, and wait until it is ready and has subscribed."""
-        defaults: dict[str, str | int | Path] = {
-            "MQTT_HOST": "127.0.0.1",
-            "MQTT_PORT": self.broker.port,
-            "SQLALCHEMY_DATABASE_URI": self.uri,
-            "TAGWIRE_DATA_DIR": self.folder,
-        }
-        environment = clean_environment(**(defaults | self.settings))
-        self.gateway = Process([sys.executable, "-m", "mqtt_server"], environment)
+        self.running = self.process()
         if ready:
-            await asyncio.to_thread(self.gateway.wait_ready)
+            await asyncio.to_thread(self.running.wait_ready)
         if online:
             await self.wait(lambda: ONLINE.search(self.output), "the gateway is online")
             await asyncio.sleep(0.1)
-        return self.gateway
-
-    @property
-    def output(self) -> str:
-        """What the gateway has printed."""
-        assert self.gateway is not None
-        return self.gateway.output
+        return self.running
 
     async def publish(self, messages: Iterable[tuple[str, Payload]], *, qos: int = 1, retain: bool = False) -> None:
         """Publish straight to the broker, and wait until it has acknowledged everything."""
@@ -94,13 +67,6 @@ class Plant:
             info.wait_for_publish(20)
         client.disconnect()
         client.loop_stop()
-
-    async def wait(self, condition: Any, what: str, timeout_s: float = 10.0) -> None:
-        """Until `condition()` is true."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}\n{self.gateway and self.output}"
-            await asyncio.sleep(0.01)
 
     def rejects(self) -> list[dict[str, Any]]:
         """What /api/v1/rejects shows, newest first."""
@@ -118,6 +84,4 @@ async def build_plant(folder: Path, broker: Broker | Proxy, **settings: str | in
     try:
         yield plant
     finally:
-        if plant.gateway is not None:
-            await asyncio.to_thread(plant.gateway.close)
-        plant.engine.dispose()
+        await plant.close()
