@@ -340,8 +340,8 @@ class Bus:
     async def _open(self) -> None:
         await self._backlog.open()
         self._number = max(self._number, self._backlog.newest)
-        if self._held_up:
-            self._spill()
+        if self._pending and self._tick is None and not self._closing:
+            self._tick = self._loop.call_later(LATE_TICK_S, self._on_tick)
         self._loop.call_soon(self._pump)
 
     async def _keep(self) -> None:
