@@ -119,11 +119,11 @@ class Live:
     def ask(self, asked: Command | Call) -> Watch:
         """Send a command or a call; its steps are collected from now on. Raises LinkError when the broker did not take it."""
         self.require_online()
-        watch = self.commands.watch(asked)
+        watch, now_ms = self.commands.watch(asked), time.time_ns() // 1_000_000
         if isinstance(asked, Command):
-            topic, payload = self._topics.set(asked.device), encode_set(asked)
+            topic, payload = self._topics.set(asked.device), encode_set(asked, now_ms)
         else:
-            topic, payload = self._topics.call(asked.device), encode_call(asked)
+            topic, payload = self._topics.call(asked.device), encode_call(asked, now_ms)
         try:
             self._in_loop(self._send(watch, topic, payload), SEND_TIMEOUT_S + 1.0)
         except LinkError:

@@ -69,7 +69,7 @@ class CommandBook:
         self._remember(command.id, clock_s)
         left_s = (command.expires_ms - now_ms) / 1000
         if left_s <= 0:
-            reason = f"expired {-left_s:.3f} s before it arrived"
+            reason = f"expired {-left_s:.3f} s before it arrived (clocks must agree)"
             return Admission((step_of(command, CommandState.EXPIRED, now_ms, old_value=old_value, reason=reason),))
         if len(self._running) >= self._max_running:
             reason = f"{len(self._running)} commands are under way"

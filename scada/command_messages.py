@@ -13,6 +13,7 @@ import orjson
 from scada.bus_messages import samples_by_tag, state_document
 from scada.commands import (
     DEFAULT_EXPIRY_MS,
+    MAX_AHEAD_MS,
     MAX_EXPIRY_MS,
     MAX_GROUP,
     MAX_ID_CHARACTERS,
@@ -50,18 +51,19 @@ class BadCommand(BadValue):
         super().__init__(code, message)
 
 
-def encode_set(command: Command) -> bytes:
-    """A `set` message."""
+def encode_set(command: Command, asked_ms: int) -> bytes:
+    """A `set` message. `asked_ms`: now, by the clock that `expires_ms` is of."""
     what: dict[str, Any] = (
         {"values": dict(command.values)} if command.group else {"tag": command.tag, "value": command.value}
     )
-    return orjson.dumps({"id": command.id, **what, **_common(command)})
+    return orjson.dumps({"id": command.id, **what, **_common(command, asked_ms)})
 
 
 def decode_set(payload: bytes, device: str, now_ms: int, new_id: str, *, must_expire: bool = False) -> Command:
     """The command in a message to a device; raises BadCommand.
 
-    Without an id it gets `new_id`, without a time of expiry `now_ms` and 5 s. One that has expired is no fault here.
+    Without an id it gets `new_id`, without a time of expiry `now_ms` and 5 s. One that has expired is no fault here. One that
+    says when it was asked lasts no longer from now on than it was to last from then on: the sender's clock may be ahead of ours.
     `must_expire`: the message may be old, so one that does not say when it expires is refused.
     """
     try:
@@ -79,9 +81,9 @@ def decode_set(payload: bytes, device: str, now_ms: int, new_id: str, *, must_ex
         raise BadCommand(error.code, str(error), _legible(payload, device, now_ms, new_id)) from None
 
 
-def encode_call(call: Call) -> bytes:
-    """A `call` message."""
-    return orjson.dumps({"id": call.id, "tags": list(call.tags), **_common(call)})
+def encode_call(call: Call, asked_ms: int) -> bytes:
+    """A `call` message. `asked_ms`: as in `encode_set`."""
+    return orjson.dumps({"id": call.id, "tags": list(call.tags), **_common(call, asked_ms)})
 
 
 def decode_call(payload: bytes, device: str, now_ms: int, new_id: str) -> Call:
@@ -152,8 +154,8 @@ def decode_feedback(payload: bytes, device: str) -> Step:
     )
 
 
-def _common(asked: Command | Call) -> dict[str, Any]:
-    return {"by": asked.by, "from": asked.origin, "expires_ms": asked.expires_ms}
+def _common(asked: Command | Call, asked_ms: int) -> dict[str, Any]:
+    return {"by": asked.by, "from": asked.origin, "asked_ms": asked_ms, "expires_ms": asked.expires_ms}
 
 
 def _object(payload: bytes) -> Mapping[str, Any]:
@@ -261,7 +263,14 @@ def _expiry(document: Mapping[str, Any], now_ms: int) -> int:
     if expires_ms > now_ms + MAX_EXPIRY_MS:
         message = f"expires_ms: at most {MAX_EXPIRY_MS} ms ahead, not {expires_ms - now_ms} (clocks must agree)"
         raise BadValue(RejectCode.BAD_TIME, message)
-    return expires_ms
+    if document.get("asked_ms") is None:
+        return expires_ms
+    asked_ms = _time(document, "asked_ms", None)
+    if asked_ms > now_ms + MAX_AHEAD_MS:
+        # However long it waited on its way, it would look young.
+        message = f"asked_ms: {asked_ms - now_ms} ms ahead, at most {MAX_AHEAD_MS} (clocks must agree)"
+        raise BadValue(RejectCode.BAD_TIME, message)
+    return min(expires_ms, now_ms + max(0, expires_ms - asked_ms))
 
 
 def _time(document: Mapping[str, Any], field: str, missing: int | None) -> int:

@@ -17,6 +17,8 @@ from scada.values import Sample, Value
 DEFAULT_EXPIRY_MS = 5_000
 MAX_EXPIRY_MS = 3_600_000
 """A command that could still act after an hour would surprise whoever stands beside the machine."""
+MAX_AHEAD_MS = 5_000
+"""The clock of who asks may be so far ahead of the owner's: a command is never done later than that after its time."""
 MAX_ID_CHARACTERS = 64
 MAX_WHO_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 256

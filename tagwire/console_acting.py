@@ -33,7 +33,7 @@ async def set_tag(session: Session, rest: str) -> None:
     command = Command(_new_id(), device, {tag: value}, _expiry(), session.user, ORIGIN)
     topic, told = session.topics.set(device), list[Step]()
     async with session.hearing(name) as heard:
-        (last,) = await _ask(session, device, command.id, topic, encode_set(command), told=told)
+        (last,) = await _ask(session, device, command.id, topic, encode_set(command, _now_ms()), told=told)
         if last.state is not CommandState.VERIFIED and not (last.state is CommandState.ACKNOWLEDGED and last.final):
             raise Failed(
                 f"{printable(name)} was not set: {last.state}{f', {printable(last.reason)}' if last.reason else ''}"
@@ -55,7 +55,7 @@ async def read(session: Session, rest: str) -> None:
         _check(device, "read")
     call = Call(_new_id(), device, (tag,) if tag else (), _expiry(), session.user, ORIGIN)
     topic, others_s = session.topics.call(device), 0.0 if tag else OTHERS_S
-    answers = await _ask(session, device, call.id, topic, encode_call(call), others_s=others_s)
+    answers = await _ask(session, device, call.id, topic, encode_call(call, _now_ms()), others_s=others_s)
     samples = {f"{device}@{sample.tag}": sample for step in answers for sample in step.samples}
     failed = [step for step in answers if step.state is not CommandState.VERIFIED]
     if samples or not failed:
@@ -170,4 +170,8 @@ def _new_id() -> str:
 
 
 def _expiry() -> int:
-    return time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
+    return _now_ms() + DEFAULT_EXPIRY_MS
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

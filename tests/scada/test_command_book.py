@@ -95,7 +95,7 @@ def test_what_has_expired_on_arrival_does_not_run(book: CommandBook) -> None:
     admission = book.admit(command("1", left_ms=-250), NOW, 0.0)
     assert not admission.run
     assert [(step.state, step.final, step.reason) for step in admission.steps] == [
-        (E, True, "expired 0.250 s before it arrived")
+        (E, True, "expired 0.250 s before it arrived (clocks must agree)")
     ]
     assert book.next_expiry_s() is None
 

@@ -44,7 +44,7 @@ def payload(**fields: Any) -> bytes:
 
 @given(COMMANDS | GROUPS)
 def test_a_command_comes_back_as_it_was(command: Command) -> None:
-    assert decode_set(encode_set(command), "boiler", NOW, "new") == command
+    assert decode_set(encode_set(command, NOW), "boiler", NOW, "new") == command
 
 
 @given(COMMANDS | GROUPS, st.sampled_from(CommandState), VALUES | st.none(), TEXTS)
@@ -55,7 +55,7 @@ def test_a_step_comes_back_as_it_was(command: Command, state: CommandState, old:
 
 def test_a_call_and_its_answer_come_back_as_they_were() -> None:
     call = Call("c1", "boiler", ("level", "pump"), NOW, "anna", "console")
-    assert decode_call(encode_call(call), "boiler", NOW, "new") == call
+    assert decode_call(encode_call(call, NOW), "boiler", NOW, "new") == call
     samples = (
         Sample("level", 5.5, Quality.GOOD, NOW),
         Sample("pump", None, Quality.BAD, NOW, Reason.COMM_FAILURE),
@@ -93,6 +93,8 @@ def test_what_is_missing_is_filled_in() -> None:
         ({"expires_ms": "soon"}, RejectCode.BAD_TIME, "expires_ms: must be UTC milliseconds"),
         ({"expires_ms": True}, RejectCode.BAD_TIME, "expires_ms:"),
         ({"expires_ms": 1.5}, RejectCode.BAD_TIME, "expires_ms:"),
+        ({"asked_ms": "now"}, RejectCode.BAD_TIME, "asked_ms: must be UTC milliseconds"),
+        ({"asked_ms": NOW + 5_001}, RejectCode.BAD_TIME, "asked_ms: 5001 ms ahead, at most 5000 (clocks must agree)"),
         ({"expires_ms": NOW + 3_600_001}, RejectCode.BAD_TIME, "expires_ms: at most 3600000 ms ahead, not 3600001"),
     ],
 )
@@ -219,3 +221,16 @@ def test_a_message_that_may_be_old_must_say_when_it_expires() -> None:
         decode_set(payload, "d", 1000, "new", must_expire=True)
     assert caught.value.command is not None
     assert decode_set(payload[:-1] + b', "expires_ms": 1500}', "d", 1000, "new", must_expire=True).expires_ms == 1500
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "expires_ms"),
+    [(0, NOW + 2_000), (5_000, NOW + 2_000), (-500, NOW + 1_500), (-10_000, NOW - 8_000)],
+)
+def test_a_clock_that_is_ahead_makes_no_command_last_longer(ahead_ms: int, expires_ms: int) -> None:
+    """A setpoint that was to act within two seconds acted minutes later, when its device was back."""
+    asked_ms = NOW + ahead_ms
+    command = Command("a", "boiler", {"level": 5}, asked_ms + 2_000)
+    assert decode_set(encode_set(command, asked_ms), "boiler", NOW, "new").expires_ms == expires_ms
+    call = Call("a", "boiler", (), asked_ms + 2_000)
+    assert decode_call(encode_call(call, asked_ms), "boiler", NOW, "new").expires_ms == expires_ms
