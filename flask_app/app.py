@@ -7,6 +7,7 @@ import click
 import werkzeug.exceptions
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
+from werkzeug.routing import BaseConverter
 
 from flask_app import errors, live, metrics, pages, waits
 from flask_app.database import Database
@@ -30,6 +31,13 @@ _GIVEN = (
     "text/yaml",
     "text/csv",
 )
+
+
+class _TagConverter(BaseConverter):
+    """A tag by id or full name. `bulk` is neither, and a path of its own with other methods: a method that it has not is 405."""
+
+    regex = r"(?!bulk\Z)[^/]+"
+    part_isolating = True
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -70,6 +78,7 @@ def _build(settings: Settings, *, is_served_by_flask: bool = False) -> Flask:
     )
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
+    app.url_map.converters["tag"] = _TagConverter
     errors.register(app)
     metrics.register(app)
     database = Database()

@@ -140,12 +140,43 @@ class CreatedTagsSchema(StrictSchema):
 CreatedTagSchema = {"anyOf": [TagSchema, CreatedTagsSchema]}
 
 
+def _filed(members: dict[str, Any]) -> dict[str, Any]:
+    """As it stands in a file: without what the store gives."""
+    return {name: each for name, each in members.items() if not each.dump_only}
+
+
+def _name_of(what: str) -> fields.Field[Any]:
+    return fields.String(allow_none=True, metadata={"description": f"name of its {what}"})
+
+
+FileBindingSchema = make_schema("FileBinding", _filed(_binding(False)))
+FileTermSchema = make_schema("FileTerm", _filed(_term(False)))
+FileItemSchema = make_schema("FileItem", _filed(_item(False)))
+FileTagSchema = make_schema(
+    "FileTag",
+    {
+        **record_fields(TagFields),
+        "item": _name_of("item"),
+        "term": _name_of("term"),
+        "bindings": fields.List(fields.Nested(FileBindingSchema), metadata={"description": "one per protocol"}),
+    },
+)
+FileDeviceSchema = make_schema(
+    "FileDevice",
+    {
+        **_filed(_device(False)),
+        "terms": fields.List(fields.Nested(FileTermSchema), metadata={"description": "units behind the device"}),
+        "tags": fields.List(fields.Nested(FileTagSchema), metadata={"description": "its values"}),
+    },
+)
+
+
 class ConfigurationSchema(StrictSchema):
     """The whole configuration. Names stand for ids, defaults are left out."""
 
     format = fields.String(metadata={"description": "tagwire"})
     version = fields.Integer(metadata={"description": "of this format"})
-    items = fields.List(fields.Nested(ItemSchema), metadata={"description": "all items"})
+    items = fields.List(fields.Nested(FileItemSchema), metadata={"description": "all items"})
     devices = fields.List(
-        fields.Nested(DeviceSchema), metadata={"description": "all devices with all that hangs from them"}
+        fields.Nested(FileDeviceSchema), metadata={"description": "all devices with all that hangs from them"}
     )

@@ -65,7 +65,7 @@ class DeviceTags(MethodView):
         return resource.created(tag, f"/api/v1/tags/{tag['id']}")
 
 
-@blueprint.route("/tags/<tag>")
+@blueprint.route("/tags/<tag:tag>")
 class Tag(MethodView):
     """One tag, by id or full name (`Device@Tag`)."""
 

@@ -120,6 +120,46 @@ def test_operation_answers_what_it_documents(served: Flask, name: str) -> None:
     ask()
 
 
+@pytest.mark.parametrize("media_type", ["application/json", "application/yaml"])
+def test_the_configuration_is_as_documented_with_items_and_terms(served: Flask, media_type: str) -> None:
+    """Its tags name their item and term, which the schema of other answers forbids."""
+    client = served.test_client()
+    client.delete("/api/v1/devices/boiler")
+    item = {"name": "pressure", "unit": "bar"}
+    assert client.post("/api/v1/items", json=item).status_code in (201, 409)
+    tags = [{**BOILER["tags"][0], "item": "pressure", "term": "meter"}]
+    assert (
+        client.post("/api/v1/devices", json={**BOILER, "terms": [{"name": "meter"}], "tags": tags}).status_code == 201
+    )
+    operation = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", served)["/api/v1/config"]["GET"]
+    case = operation.Case(headers={"Accept": media_type})
+    response = case.call()
+    assert b"item" in response.content
+    case.validate_response(response, checks=CHECKS)
+    for part in ("items.0", "devices.0", "devices.0.tags.0", "devices.0.terms.0", "devices.0.tags.0.bindings.0"):
+        document = client.get("/api/v1/openapi.json").json
+        found, schema = client.get("/api/v1/config").json, {"$ref": "#/components/schemas/Configuration"}
+        for step in part.split("."):
+            schema = (
+                document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+            )
+            schema = schema["items"] if step.isdigit() else schema["properties"][step]
+            found = found[int(step)] if step.isdigit() else found[step]
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        assert found.keys() <= schema["properties"].keys()
+        assert not any(each.get("writeOnly") or each.get("readOnly") for each in schema["properties"].values())
+
+
+def test_options_name_the_methods_that_a_path_has(client: FlaskClient) -> None:
+    """Those of /tags/{tag} stood beside those of /tags/bulk, and a GET there asked for a tag called bulk."""
+    for path, operations in client.get("/api/v1/openapi.json").json["paths"].items():
+        allowed = set(client.options(re.sub("{[a-z]+}", "1", path)).headers["Allow"].split(", "))
+        documented = {verb.upper() for verb in operations if verb != "parameters"}
+        assert allowed - {"HEAD", "OPTIONS"} == documented, path
+    answer = client.get("/api/v1/tags/bulk")
+    assert (answer.status_code, sorted(answer.headers["Allow"].split(", "))) == (405, ["OPTIONS", "POST"])
+
+
 def test_the_list_above_is_complete(client: FlaskClient) -> None:
     paths = client.get("/api/v1/openapi.json").json["paths"]
     verbs = {"get", "put", "post", "patch", "delete"}

@@ -26,7 +26,12 @@ def test_an_argument_that_nobody_knows_is_refused_everywhere(app: Flask, client:
     found = operations(app)
     assert len(found) > 40
     for method, rule in found:
-        path = rule.replace("<device>", "tank").replace("<tag>", "tank@level").replace("<protocol>", "modbus")
+        path = (
+            rule.replace("<device>", "tank")
+            .replace("<tag>", "tank@level")
+            .replace("<tag:tag>", "tank@level")
+            .replace("<protocol>", "modbus")
+        )
         path = path.replace("<term>", "1").replace("<item>", "1").replace("<command>", "x").replace("<binding>", "1")
         assert "<" not in path, path
         for query in ("colour=red", "wait=1&colour=", "page=1&%63olour=red"):
