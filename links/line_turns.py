@@ -77,17 +77,17 @@ class Note:
     def settled(self, now: int) -> Self:
         """The same without what is over; after a user that was killed while it asked, that unit's reply is late."""
         if self.asked != EVERY_UNIT and ahead(self.asked_until, now):
-            return self.failed(self.asked_until, 0, now)
+            return self.failed(0, now)
         if self.late_until and not ahead(self.late_until, now):
             return type(self)(self.asked, self.asked_until)
         return self
 
-    def failed(self, until: int, silent_at: int, now: int) -> Self:
-        """The same after the unit that was asked did not answer: its reply is late, and may come until `until`."""
+    def failed(self, silent_at: int, now: int) -> Self:
+        """The same after the unit that was asked did not answer: its reply is late."""
         left = ahead(self.late_until, now)
         if not left:
-            return type(self)(EVERY_UNIT, silent_at, self.asked, until)
-        last = until if ahead(until, now) > left else self.late_until
+            return type(self)(EVERY_UNIT, silent_at, self.asked, self.asked_until)
+        last = self.asked_until if ahead(self.asked_until, now) > left else self.late_until
         # There is room for one: of two late units, every one is.
         return type(self)(EVERY_UNIT, silent_at, self.asked if self.asked == self.late else EVERY_UNIT, last)
 
@@ -120,7 +120,7 @@ class LineTurns:
         self._closing = weakref.finalize(self, os.close, self._descriptor)
         self._silence_s = silence
         self._note = Note()
-        self._late_until_s = 0.0
+        self._reply_until_s = self._late_until_s = 0.0
         self.asking = False
         """The line is ours, and a request may be on it."""
 
@@ -166,7 +166,8 @@ class LineTurns:
             await asyncio.sleep(self._silence_s * random.uniform(0.5, 1.0))
 
     def asks(self, unit_id: int, reply_s: float) -> None:
-        """A request goes out; should we be killed, its reply may still come for `reply_s`."""
+        """A request goes out, whose reply may come for `reply_s`, whatever becomes of us."""
+        self._reply_until_s = time.monotonic() + reply_s
         self._note = Note(unit_id, ticks(reply_s), self._note.late, self._note.late_until)
         self._write(self._note)
         self.asking = True
@@ -175,10 +176,10 @@ class LineTurns:
         """The turn is over, and nothing can come any more."""
         self._leave(Note(EVERY_UNIT, ticks(self._silence_s), self._note.late, self._note.late_until))
 
-    def failed(self, late_s: float) -> None:
-        """The turn is over, and the reply may still come for `late_s`."""
-        self._late_until_s = time.monotonic() + late_s
-        self._leave(self._note.failed(ticks(late_s), ticks(self._silence_s), ticks()))
+    def failed(self) -> None:
+        """The turn is over, and the reply may still come."""
+        self._late_until_s = self._reply_until_s
+        self._leave(self._note.failed(ticks(self._silence_s), ticks()))
 
     def let_go(self) -> None:
         """The turn is over, and nothing was sent in it."""

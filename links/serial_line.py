@@ -85,7 +85,7 @@ class SerialLine(asyncio.Transport):
             self._pause()
             with suppress(OSError):  # the line is gone, which the next turn will find
                 if again:
-                    self._turns.failed(2 * self._endpoint.timeout_s)
+                    self._turns.failed()
                 else:
                     self._turns.answered()
 
@@ -103,7 +103,7 @@ class SerialLine(asyncio.Transport):
             self._pause()
             with suppress(*LINE_ERRORS):  # the line is gone, and what was to go out with it
                 port.reset_output_buffer()
-                turns.failed(self._endpoint.timeout_s)
+                turns.failed()
         self._port = self._turns = None
         port.close()
         turns.close()

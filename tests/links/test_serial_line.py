@@ -107,6 +107,22 @@ async def test_a_late_reply_to_another_client_is_not_taken_for_ours(tmp_path: Pa
         await other.close()
 
 
+async def test_nor_is_the_reply_to_a_request_that_was_cancelled(tmp_path: Path) -> None:
+    async with slow_device(tmp_path, 0.5) as (device, path):
+        one, other = ModbusClient(endpoint(path, timeout_s=0.3)), ModbusClient(endpoint(path, timeout_s=2))
+        await one.connect()
+        await other.connect()
+        asking = asyncio.create_task(one.read_registers(UNIT, HOLDING, 1, 1))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await asyncio.sleep(0.3)  # as long as it would have waited, but the device may take twice that
+        await device.set_mode("good")
+        assert await other.read_registers(UNIT, HOLDING, 2, 1) == b"\0\xde"
+        await one.close()
+        await other.close()
+
+
 ASKER = """
 import asyncio, sys
 from links.modbus_client import ModbusClient
