@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 MAX_WAITING = 1_000
-"""Requests that wait at the same time. Each holds a connection and a few kilobytes, and no thread where the bridge serves."""
+"""Requests that wait at the same time. Each holds a connection and some 50 KB, and no thread where the bridge serves."""
 MAX_WAITING_FOR_ONE = 250
 """And of these, those that wait for the same device: one that is dead must not take every place."""
 
