@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.brokers import Broker, start_mosquitto, start_nats, start_proxy
 from tests.support.bus_watch import BusWatch, Heard, now_ms, watch_bus
 from tests.support.fault_device import FaultDevice
-from tests.support.field_plant import FieldPlant, Ledger, build_field_plant, rss, tag
+from tests.support.field_plant import FieldPlant, Ledger, build_field_plant, tag
 from tests.support.processes import free_port
 from tests.support.soak import rounds
 
@@ -141,7 +141,7 @@ async def test_b5_b6_retained_messages_floods_and_poison(tmp_path: Path, device:
             server = await plant.start()
             await live(plant, watch)
             await asyncio.sleep(1.0)
-            before = rss(server)
+            before = server.resident_bytes
             junk = [("set/boiler", b"\xff" * 200 if n % 2 else b'{"id": "%d"}' % n) for n in range(count)]
             begun = time.monotonic()
             await asyncio.to_thread(watch.flood, [*junk, ("heartbeat/field_server", b"somebody else")])
@@ -149,7 +149,7 @@ async def test_b5_b6_retained_messages_floods_and_poison(tmp_path: Path, device:
             assert (await plant.verdict(watch, command, 20))["state"] == "verified"
             assert [seen.pdu[3:5] for seen in device.seen if seen.pdu[0] == 6] == [b"\0\5"]
             print(f"a flood of {count} messages was over after {time.monotonic() - begun:.1f} s")
-            assert rss(server) - before < 50_000_000
+            assert server.resident_bytes - before < 50_000_000
             times = [seen.time_s for seen in device.seen]
             assert max(after - before for before, after in pairwise(times)) < 2.0
             assert not ledger.lies(0, watch.of("boiler", "a"))

@@ -21,8 +21,6 @@ from tests.support.field_plant import (
     FieldPlant,
     Ledger,
     build_field_plant,
-    open_files,
-    rss,
     tag,
 )
 from tests.support.modbus_peer import Peer
@@ -62,7 +60,7 @@ async def test_d1_to_d7_devices_that_misbehave_at_once(plant: FieldPlant, watch:
         ledgers = {name: await stack.enter_async_context(Ledger(each, (0, 1))) for name, each in devices.items()}
         await plant.wait(lambda: all(watch.quality(name, "b") == "good" for name in names), "all are read")
         await asyncio.sleep(0.5)
-        files, memory = open_files(server), rss(server)
+        files, memory = server.open_files, server.resident_bytes
         begun = time.monotonic()
         for mode in LYING:
             await devices[mode].set_mode(mode, ARGUMENTS.get(mode, 0))
@@ -71,7 +69,7 @@ async def test_d1_to_d7_devices_that_misbehave_at_once(plant: FieldPlant, watch:
         assert max(bad_after.values()) < BAD_WITHIN_S, bad_after
         await asyncio.sleep(2.5)
         assert {watch.quality(mode, tag_name) for mode in LYING for tag_name in "ab"} == {"bad"}
-        assert rss(server) - memory < 20_000_000
+        assert server.resident_bytes - memory < 20_000_000
         begun = time.monotonic()
         for mode in LYING:
             await devices[mode].set_mode("good")
@@ -79,7 +77,7 @@ async def test_d1_to_d7_devices_that_misbehave_at_once(plant: FieldPlant, watch:
         again = [next(e.at_s for e in watch.of(m, "b") if e.quality == "good" and e.at_s > begun) for m in LYING]
         assert max(again) - begun < GOOD_WITHIN_S, again
         await asyncio.sleep(0.5)
-        assert abs(open_files(server) - files) <= 2
+        assert abs(server.open_files - files) <= 2
         assert {name: watch.online(name) for name in LYING} == {name: [True, False, True] for name in LYING}
         assert watch.online("healthy") == [True]
         for name in names:
@@ -178,7 +176,7 @@ async def test_d13_changed_while_polls_are_in_flight(plant: FieldPlant, watch: B
     plant.device("still", device.port, tag("a", 9))
     server = await plant.start()
     await plant.wait(lambda: watch.quality("still", "a") == "good", "read")
-    files, names = open_files(server), []
+    files, names = server.open_files, []
 
     def change() -> None:
         made: dict[str, Any] = {}
@@ -205,7 +203,7 @@ async def test_d13_changed_while_polls_are_in_flight(plant: FieldPlant, watch: B
     told = {each.device for each in watch.samples}
     assert told - {"still"} <= emptied
     await asyncio.sleep(0.5)
-    assert abs(open_files(server) - files) <= 2
+    assert abs(server.open_files - files) <= 2
     assert {each.quality for each in watch.of("still", "a")} == {"good"}
     assert {each.value for each in watch.samples if each.device != "still"} <= set(range(100, 109))
     count = len(watch.samples)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import resource
 import threading
 import time
 from collections import deque
@@ -22,11 +21,6 @@ from tests.support.soak import rounds
 def values(device: FaultDevice) -> list[int]:
     """What single-register writes wrote, in order."""
     return [int.from_bytes(seen.pdu[3:5], "big") for seen in device.seen if seen.pdu[0] == 6]
-
-
-def rss(pid: int) -> int:
-    """Bytes of memory that a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def security_plugin() -> Path:
@@ -233,7 +227,7 @@ async def test_b5_poison_payloads_are_listed_and_the_next_good_one_is_handled_so
     gateway_plant.device("boiler", device.port, [tag("t", 0)])
     gateway = await gateway_plant.start()
     publisher = await asyncio.to_thread(Publisher, gateway_plant.broker.port)
-    before = rss(gateway.pid)
+    before = gateway.resident_bytes
     for number, (name, payload) in enumerate(POISON.items(), start=1):
         good = b'{"t": %d}' % number
         await asyncio.to_thread(publisher.publish, "plant/boiler", payload)
@@ -243,7 +237,7 @@ async def test_b5_poison_payloads_are_listed_and_the_next_good_one_is_handled_so
         assert time.monotonic() - sent < 1.0, name
     publisher.close()
     await gateway_plant.wait(lambda: len(gateway_plant.rejects()) == len(POISON), "each is listed once")
-    assert rss(gateway.pid) - before < 30_000_000
+    assert gateway.resident_bytes - before < 30_000_000
     assert values(device) == list(range(1, len(POISON) + 1)), "poison wrote nothing"
     assert "Traceback" not in gateway_plant.output
 
@@ -255,7 +249,7 @@ async def test_b6_a_flood_is_bounded_and_the_last_values_are_right(gateway_plant
         gateway_plant.device(name, device.port, [tag("t", number), tag("u", number + 100)])
     await device.set_mode("delay", 0.02)
     gateway = await gateway_plant.start()
-    before = rss(gateway.pid)
+    before = gateway.resident_bytes
     for turn in range(10):
         burst = [(f"plant/{name}", b'{"t": %d, "u": 70000}' % (turn * 300 + n)) for n in range(300) for name in names]
         await gateway_plant.publish(burst, qos=0)
@@ -263,7 +257,7 @@ async def test_b6_a_flood_is_bounded_and_the_last_values_are_right(gateway_plant
     await asyncio.sleep(2.0)
     await gateway_plant.publish([(f"plant/{name}", b'{"t": 9999, "u": 1}') for name in names])
     await gateway_plant.wait(lambda: device.registers[:10] == [9999] * 10, "the last values stand", 15)
-    assert rss(gateway.pid) - before < 60_000_000
+    assert gateway.resident_bytes - before < 60_000_000
     assert len(gateway_plant.rejects()) <= 1000
 
 
@@ -344,4 +338,4 @@ async def test_the_first_run_of_many_retained_messages(gateway_plant: Plant, dev
     gateway = await gateway_plant.start()
     await gateway_plant.publish([("plant/boiler", b'{"t": 6}')])
     await gateway_plant.wait(lambda: device.registers[0] == 6, "the live value after them all")
-    assert rss(gateway.pid) < 150_000_000
+    assert gateway.resident_bytes < 150_000_000

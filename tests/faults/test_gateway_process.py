@@ -221,10 +221,6 @@ async def test_values_on_disk_survive_a_change_of_their_binding(gateway_plant: P
     await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "the outbox is empty")
 
 
-def open_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
 async def test_p6_without_file_descriptors_it_waits_and_recovers(gateway_plant: Plant) -> None:
     async with AsyncExitStack() as stack:
         devices = [await stack.enter_async_context(FaultDevice()) for _ in range(12)]
@@ -234,7 +230,7 @@ async def test_p6_without_file_descriptors_it_waits_and_recovers(gateway_plant: 
         await gateway_plant.publish([("plant/d0", b'{"t": 1}')])
         await gateway_plant.wait(lambda: devices[0].registers[0] == 1, "the first is served")
         limits = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-        taken = open_files(gateway.pid)
+        taken = gateway.open_files
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (taken, limits[1]))
         await gateway_plant.publish([(f"plant/d{number}", b'{"t": 2}') for number in range(len(devices))])
         await gateway_plant.wait(lambda: devices[0].registers[0] == 2, "who is connected is served")

@@ -13,7 +13,7 @@ from storage.event_store import RejectLog
 from tests.support.brokers import Broker
 from tests.support.fault_device import FaultDevice
 from tests.support.plant import Plant, build_plant, tag
-from tests.support.processes import Process, free_port, start_program
+from tests.support.processes import free_port, start_program
 from tests.support.rest import Server
 from tests.support.soak import rounds
 
@@ -27,12 +27,6 @@ async def dead() -> AsyncIterator[FaultDevice]:
     async with FaultDevice() as running:
         await running.set_mode("refuse")
         yield running
-
-
-def memory(process: Process) -> int:
-    """Resident bytes."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def written(device: FaultDevice, register: int) -> list[int]:
@@ -57,7 +51,7 @@ async def test_s4_locked_by_another_program(gateway_plant: Plant, device: FaultD
     gateway_plant.device("dead", dead.port, [tag("t", 0), tag("every", 1, options={"every_value": True})])
     gateway = await gateway_plant.start()
     await serve(gateway_plant, device, range(1, 2))
-    before = memory(gateway)
+    before = gateway.resident_bytes
     number = 1
     with sqlite3.connect(gateway_plant.folder / "plant.sqlite", isolation_level=None) as rival:
         rival.execute("BEGIN EXCLUSIVE")
@@ -70,7 +64,7 @@ async def test_s4_locked_by_another_program(gateway_plant: Plant, device: FaultD
         told = [gateway_plant.output.count(f"{each}: cannot be written") for each in ("outbox", "rejects")]
         assert set(told) <= {0, 1}
         assert sum(told) == 2 if HELD_S > 10 else sum(told) >= 1
-        grown = memory(gateway) - before
+        grown = gateway.resident_bytes - before
         rival.execute("ROLLBACK")
     rival.close()
     print(f"{number} messages of each kind in {HELD_S} s, resident memory grew by {grown / 2**20:.1f} MiB")

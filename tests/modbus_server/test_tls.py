@@ -14,7 +14,7 @@ import pytest
 from modbus_server.settings import from_env
 from scada.modbus.mbap import encode_frame
 from tests.support.certificates import Authority, client_context, utf8
-from tests.support.modbus_wire import Wire, modbus_server, resident_kb, tls_settings
+from tests.support.modbus_wire import Wire, modbus_server, tls_settings
 from tests.support.processes import Process, free_port, wait_until
 
 READ, WRITE = "03 00 00 00 01", "06 00 00 00 07"
@@ -203,7 +203,7 @@ def test_a_tls_client_that_never_reads_delays_nobody_and_fills_no_memory(
     flood = encode_frame(1, 1, bytes.fromhex("030000007D")) * 1000
     with Wire(secured[1], context) as deaf, Wire(secured[1], context) as other:
         other.ask(READ)
-        before = resident_kb(secured[0].pid)
+        before = secured[0].resident_bytes
         deaf.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             deaf.send(flood * 4000)
@@ -211,7 +211,7 @@ def test_a_tls_client_that_never_reads_delays_nobody_and_fills_no_memory(
             started = time.monotonic()
             other.ask(READ)
             assert time.monotonic() - started < 0.5
-        assert resident_kb(secured[0].pid) - before < 5_000
+        assert secured[0].resident_bytes - before < 5_000_000
 
 
 def test_plain_bytes_on_the_secure_port_are_never_executed(

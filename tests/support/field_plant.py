@@ -130,14 +130,3 @@ class Ledger:
             value = 1 + step * place + number % step
             self._device.registers[register] = value
             self._changes[register].append((time_ms, value))
-
-
-def rss(process: Process) -> int:
-    """Bytes of memory that a process holds."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
-
-
-def open_files(process: Process) -> int:
-    """How many files and sockets a process has open."""
-    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))

@@ -91,9 +91,3 @@ def tls_settings(authority: Authority, port: int, roles: str) -> dict[str, str |
         "TLS_CA": authority.path,
         "TLS_ROLES": roles,
     }
-
-
-def resident_kb(pid: int) -> int:
-    """The memory that a process has resident, KiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])

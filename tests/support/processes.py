@@ -92,6 +92,17 @@ class Process:
         return self.popen.pid
 
     @property
+    def resident_bytes(self) -> int:
+        """The memory that it holds."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def open_files(self) -> int:
+        """How many files and sockets it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
     def output(self) -> str:
         """What the child has printed so far."""
         return b"".join(self._chunks).decode(errors="replace")
