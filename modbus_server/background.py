@@ -28,7 +28,7 @@ async def keep_mailbox(
     A database file that does not exist is waited for and not made: this server runs alone as well.
     """
     try:
-        if not await _wait_for(settings.database_uri, stop):
+        if not await _wait_for(settings.owner.database_uri, stop):
             return
         # Imported here, in a thread: it takes half a second, which a server without configuration does not need to spend.
         run_mailbox = await asyncio.to_thread(_load)

@@ -8,18 +8,7 @@ from pathlib import Path
 
 from environs import validate as check
 
-from links.environment import (
-    PORT,
-    BusSettings,
-    Environment,
-    MqttSettings,
-    open_environment,
-    read_bus,
-    read_data_dir,
-    read_database_uri,
-    read_mqtt,
-    seal,
-)
+from links.environment import PORT, Environment, OwnerSettings, open_environment, read_owner, seal
 from links.modbus_listener import ListenerLimits, Network
 from modbus_server.answers import Right, UnknownUnit
 from modbus_server.map_file import WITHOUT_MAP, UnitPlan, parse_map
@@ -49,12 +38,9 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class MailboxSettings:
-    """What tags in registers need. `data_dir` is for the bus, `folder` for what belongs to the registers."""
+    """What tags in registers need. `folder` is for what belongs to the registers."""
 
-    mqtt: MqttSettings
-    bus: BusSettings
-    database_uri: str
-    data_dir: Path
+    owner: OwnerSettings
     folder: Path
 
 
@@ -78,8 +64,8 @@ class Settings:
 def from_env() -> Settings:
     """The settings; raises ConfigError that lists every fault."""
     env = open_environment()
-    data_dir = read_data_dir(env)
-    folder = _folder(env, data_dir)
+    owner = read_owner(env, "modbus_server")
+    folder = _folder(env, owner.data_dir)
     settings = Settings(
         host=env.str(
             f"{_P}HOST", "127.0.0.1", validate=check.Regexp(r"\S+$", error="must be a host name or an address")
@@ -96,7 +82,7 @@ def from_env() -> Settings:
             allow=_networks(env),
         ),
         tls=_tls(env),
-        mailbox=MailboxSettings(read_mqtt(env), read_bus(env), read_database_uri(env), data_dir, folder),
+        mailbox=MailboxSettings(owner, folder),
     )
     if settings.tls is not None and settings.tls.port == settings.port:
         env.fault(f"{_P}TLS_PORT", f"must not be {_P}PORT")

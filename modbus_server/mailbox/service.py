@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import threading
-import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -19,24 +17,21 @@ from links.loop import until
 from modbus_server.mailbox.commands import MailboxCommands
 from modbus_server.mailbox.journal import Journal
 from modbus_server.mailbox.mailbox import Mailbox, Use
-from modbus_server.mailbox.plans import PROTOCOL, MailboxPlan, compile_device
+from modbus_server.mailbox.plans import MailboxPlan, compile_device
 from modbus_server.settings import MailboxSettings
-from scada.errors import LinkError
 from scada.modbus.image import Image
 from scada.topics import BusTopics
 from storage.bus_buffer import BusBuffer
 from storage.command_store import CommandLog
 from storage.config_reader import ConfigReader
 from storage.config_watch import Change, ConfigWatch
-from storage.engine import BUSY_TIMEOUT_S
-from storage.opening import open_database
-from storage.step_writer import StepWriter
+from storage.opening import Patience, open_database
+from storage.step_writer import StepWriter, recent_ids
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
 """At the end, time for the steps of commands to reach the disk."""
-_REMEMBERED_MS = 3_600_000
 
 
 async def run_mailbox(settings: MailboxSettings, images: Mapping[int, Image], use: Use, stop: asyncio.Event) -> None:
@@ -44,32 +39,23 @@ async def run_mailbox(settings: MailboxSettings, images: Mapping[int, Image], us
 
     Where no device ever had registers here, the bus is not joined.
     """
-    # A thread that waits for a locked database cannot be cancelled, and Python waits for it at the end: it is called off.
-    ended = threading.Event()
-
-    def wait_on(waited_s: float) -> bool:
-        return waited_s < BUSY_TIMEOUT_S and not ended.is_set()
-
-    with hold_lock(settings.data_dir / f"{PROTOCOL}.lock", "the mailbox of the Modbus server"):
-        engine = await until(stop, open_database(settings.database_uri, wait_on))
+    owner, patience = settings.owner, Patience()
+    with hold_lock(owner.data_dir / f"{owner.name}.lock", "the mailbox of the Modbus server"):
+        engine = await until(stop, open_database(owner.database_uri, patience))
         if engine is None:
-            ended.set()
+            patience.end()
             return
         try:
             with ThreadPoolExecutor(1, "writing") as writing, ThreadPoolExecutor(1, "reading") as reading:
                 watch = ConfigWatch(ConfigReader(engine), lambda _: True, compile_device, reading)
                 changes = watch.changes()
-                first = await until(stop, _first(changes, _buffer_path(settings)))
+                first = await until(stop, _first(changes, owner.buffer_path))
                 if first is not None:
                     await _Running(settings, images, use, engine, writing).run(first, changes, stop)
-                ended.set()
+                patience.end()
         finally:
-            ended.set()
+            patience.end()
             engine.dispose()
-
-
-def _buffer_path(settings: MailboxSettings) -> Path:
-    return settings.data_dir / f"bus-{PROTOCOL}.sqlite"
 
 
 async def _first(changes: AsyncIterator[Change[MailboxPlan]], buffer: Path) -> Change[MailboxPlan] | None:
@@ -87,12 +73,13 @@ class _Running:
     def __init__(
         self, settings: MailboxSettings, images: Mapping[int, Image], use: Use, engine: Engine, writing: Executor
     ) -> None:
-        topics = BusTopics(settings.bus.root)
-        buffer = BusBuffer(_buffer_path(settings), settings.bus.buffer_rows)
-        journal = Journal(settings.data_dir / f"bus-{PROTOCOL}.journal")
-        self._bus = Bus(settings.mqtt, topics, PROTOCOL, buffer=buffer, on_safe=journal.safe)
+        owner = settings.owner
+        topics = BusTopics(owner.bus.root)
+        buffer = BusBuffer(owner.buffer_path, owner.bus.buffer_rows)
+        journal = Journal(owner.data_dir / f"bus-{owner.name}.journal")
+        self._bus = Bus(owner.mqtt, topics, owner.name, buffer=buffer, on_safe=journal.safe)
         self._mailbox = Mailbox(self._bus, topics, images, use, settings.folder, journal)
-        self._leftovers = Leftovers(self._bus, topics, PROTOCOL, self._mailbox.told)
+        self._leftovers = Leftovers(self._bus, topics, owner.name, self._mailbox.told)
         self._log = CommandLog(engine)
         self._steps = StepWriter(self._log, writing)
         performer = MailboxCommands(self._mailbox)
@@ -113,9 +100,7 @@ class _Running:
                     tasks.create_task(self._leftovers.run(), name="leftovers"),
                 ]
                 await self._apply(first)
-                with contextlib.suppress(LinkError):  # the book of ids then starts empty: commands live for seconds
-                    since_ms = time.time_ns() // 1_000_000 - _REMEMBERED_MS
-                    self._desk.remember(await loop.run_in_executor(self._writing, self._log.recent_ids, since_ms))
+                self._desk.remember(await recent_ids(self._log, self._writing))
                 self._bus.start()
                 running.append(tasks.create_task(self._follow(changes), name="configuration"))
                 await stop.wait()
