@@ -1,6 +1,7 @@
 """Real brokers on free loopback ports (Mosquitto, and the embedded one), and a TCP proxy that can turn into a black hole."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -119,12 +120,16 @@ def start_nats(folder: Path, port: int | None = None, **settings: int | str) -> 
 
 
 class Proxy:
-    """A TCP proxy on loopback in front of `target`. Modes: "forward", "blackhole" (accept, keep open, pass nothing)."""
+    """A TCP proxy on loopback in front of `target`. Modes: "forward", "blackhole" (accept, keep open, pass nothing).
+
+    What is passed on waits for a time between the two of `delay_s` first, one piece after the other, each way.
+    """
 
     host = "127.0.0.1"
 
     def __init__(self, target: int) -> None:
         self.mode = "forward"
+        self.delay_s = (0.0, 0.0)
         self._target = target
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -182,6 +187,8 @@ class Proxy:
             while data := source.recv(65536):
                 if self.mode == "blackhole":
                     return
+                if self.delay_s[1]:
+                    time.sleep(random.uniform(*self.delay_s))
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:

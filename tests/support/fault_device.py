@@ -43,9 +43,18 @@ class FaultDevice:
     `exc`, seconds of `delay`, milliseconds per byte of `slow`.
     """
 
-    def __init__(self, mode: str = "good", argument: float = 0, *, framing: str = "tcp") -> None:
+    def __init__(
+        self,
+        mode: str = "good",
+        argument: float = 0,
+        *,
+        framing: str = "tcp",
+        listen: Callable[[], socket.socket] | None = None,
+    ) -> None:
+        """`listen` makes the TCP socket to serve, instead of one on loopback."""
         self.mode, self.argument, self.framing = mode, argument, framing
         self.port = 0
+        self._listen = listen
         self.registers = [0] * 65536
         self.bits = [False] * 65536
         self.missing: set[int] = set()
@@ -75,7 +84,10 @@ class FaultDevice:
             )
             self.port = self._listener.get_extra_info("sockname")[1]
             return
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        if self._listen is not None:
+            self._listener = await asyncio.start_server(self._serve, sock=self._listen())
+        else:
+            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

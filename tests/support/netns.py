@@ -1,8 +1,8 @@
-"""A network with faults, on one machine: a host of its own behind a router that drops what it is told to.
+"""A network with faults, on one machine: a host of its own behind a router that drops what it is told to, or is narrow.
 
 The test's own side is joined to the router by a veth pair, the router to the far host by another; router and far host are
 network namespaces. The rules stand in the router, so nobody who sends learns of a dropped packet, and the machine's own
-rules are never touched. Needs root, `ip` and `nft`.
+rules are never touched. Needs root, `ip`, `nft` and `tc`.
 """
 
 import ctypes
@@ -63,6 +63,12 @@ class FarNetwork:
     def lose(self, percent: int) -> None:
         """From now on drop so many packets out of a hundred, both ways, at random."""
         self.drop(f"numgen random mod 100 < {percent}")
+
+    def narrow(self, kbit: int) -> None:
+        """From now on so many thousand bits a second pass each way; what would wait for more than 0.4 s is dropped."""
+        for side in ("near", "far"):
+            shape = f"qdisc replace dev {side} root tbf rate {kbit}kbit burst 3000 latency 400ms"
+            self._run(self._ip, "netns", "exec", self._router, need("tc"), *shape.split())
 
     def heal(self) -> None:
         """Drop nothing any more."""
