@@ -10,14 +10,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from links.bus_backlog import Backlog, BufferStore
 from links.bus_handlers import Handler, Handlers
-from links.bus_heartbeat import Heartbeat
+from links.bus_heartbeat import BusCounters, Heartbeat
 from links.bus_receipts import Receipts, Safe
 from links.bus_retained import SLOTS, Retained
 from links.bus_retained_window import RetainedWindow
@@ -45,20 +44,6 @@ UPKEEP_S = 0.25
 STALLED_S = 1.0
 """After so long without an acknowledgement what waits goes to the disk."""
 CLOSE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class BusCounters:
-    """Samples, since the start. `poisoned`: messages that a handler failed on, and samples too long for a message.
-
-    published: acknowledged for good; late: those of them that came late; buffered: waiting now; dropped: lost to the bound.
-    """
-
-    published: int
-    late: int
-    buffered: int
-    dropped: int
-    poisoned: int
 
 
 class Bus:

@@ -1,6 +1,7 @@
 """Whether a broker passes messages on: what a program sends to itself has to come back. No socket in here."""
 
 import secrets
+from dataclasses import dataclass
 
 PERIOD_S = 3.0
 MISSED = 3
@@ -9,6 +10,21 @@ MISSED = 3
 
 MISSED_AMID_OTHERS = 10
 """And so many where other messages arrive: in a flood a heartbeat has to queue as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusCounters:
+    """What a heartbeat tells others: samples, since the start.
+
+    poisoned: messages that a handler failed on, and samples too long for a message;
+    published: acknowledged for good; late: those of them that came late; buffered: waiting now; dropped: lost to the bound.
+    """
+
+    published: int
+    late: int
+    buffered: int
+    dropped: int
+    poisoned: int
 
 
 class Heartbeat:

@@ -60,7 +60,9 @@ def test_p1_killed_at_random_during_numbered_writes(broker: Broker, tmp_path: Pa
         try:
             for _ in range(rounds(4, 30)):
                 with plant.server() as server:
-                    time.sleep(rng.uniform(0.0, 2.5))
+                    if rng.random() < 0.8:
+                        server.wait_output("1 tags from registers")
+                    time.sleep(rng.uniform(0.0, 1.5))
                     server.kill()
         finally:
             writer.close()
@@ -91,7 +93,7 @@ def test_p1_killed_while_the_broker_is_away(broker: Broker, tmp_path: Path) -> N
 
 def judge(plant: MailboxPlant, ear: BusEar, writer: Writer) -> None:
     """Nothing that was answered is lost, nothing is told that was not written, the first copies come in order."""
-    assert len(writer.answered) > 100
+    assert len(writer.answered) > 20
     with plant.server():
 
         def missing() -> set[int]:
