@@ -12,6 +12,7 @@ from scada.schema import join
 from storage.claims import PROTOCOL
 from storage.contradictions import misplaced, one_source, unsuited
 from storage.drafts import BindingDraft, TagDraft
+from storage.feedback import unread
 from storage.revisions import Change
 from storage.shapes import BINDING, BINDING_FIELDS, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns, unit_id
 
@@ -102,6 +103,7 @@ def save_tags(
             draft.bindings = [] if tag_id is None else stored.binding_drafts(tag_id)
         faults.extend(one_source(draft.bindings))
         faults.extend(around.resolve(device_id, draft))
+    faults.extend(unread(connection, tags, ids, others_stay=mode is not Mode.REPLACE))
     taken = _taken(tags, ids, mode)
     if faults:
         raise ConfigError([*faults, *taken])

@@ -182,7 +182,7 @@ class ModbusOptions:
         minimum=0,
     )
     feedback: str | None = spec(
-        "name of another tag of the device that must reach a command's value, instead of reading back",
+        "name of another tag of the device, read over modbus too, that must reach a command's value, instead of reading back",
         None,
         check=check_name,
     )

@@ -83,3 +83,77 @@ def test_registers_of_our_own_server_go_out_on_every_table(store: ConfigStore) -
         binding = {"protocol": "modbus_server", "direction": "out", "address": address}
         tags = [{"name": "t", "bindings": [binding]}]
         store.create_device({"name": table, "network": {"modbus_server": {}}, "tags": tags})
+
+
+def modbus(register: int, direction: str = "inout", **options: Any) -> Document:
+    return {"protocol": "modbus", "direction": direction, "address": {"register": register}, "options": options or None}
+
+
+def valve(*tags: Document) -> Document:
+    networks = {"modbus": {"host": "127.0.0.1"}, "mqtt": {}}
+    return {"name": "valve", "network": networks, "tags": [{"name": "target", "bindings": [TARGET]}, *tags]}
+
+
+TARGET = modbus(0, feedback="position")
+POSITION = {"name": "position", "bindings": [modbus(10, "in")]}
+FIELD = "bindings.0.options.feedback"
+
+
+def refused(error: pytest.ExceptionInfo[ConfigError]) -> tuple[str, str]:
+    ((field, message),) = faults(error)
+    return field, message.partition(":")[0]
+
+
+def test_a_feedback_tag_that_can_never_verify_is_refused(store: ConfigStore) -> None:
+    """It was found out when the first command came."""
+    heard = {"protocol": "mqtt", "direction": "in", "address": {"path": "a"}}
+    for wrong, reason in (
+        ([], "the device has no tag 'position'"),
+        ([{"name": "position"}], "the device does not read 'position' over modbus"),
+        ([{"name": "position", "bindings": [modbus(10, "out")]}], "the device does not read 'position' over modbus"),
+        ([{"name": "position", "bindings": [heard]}], "the device does not read 'position' over modbus"),
+        (
+            [{"name": "position", "bindings": [heard, modbus(10, "out")]}],
+            "the device does not read 'position' over modbus",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            store.create_device(valve(*wrong))
+        assert refused(error) == (f"tags.0.{FIELD}", reason)
+    made = store.create_device(valve(POSITION))
+    with pytest.raises(ConfigError) as error:
+        store.create_tag(made["id"], {"name": "other", "bindings": [modbus(1, feedback="nobody")]})
+    assert refused(error) == (FIELD, "the device has no tag 'nobody'")
+    other = store.create_tag(made["id"], {"name": "other", "bindings": [modbus(1, feedback="position")]})
+    with pytest.raises(ConfigError) as error:
+        store.patch_binding(other["bindings"][0]["id"], {"options": {"feedback": "nobody"}})
+    assert refused(error)[0] == "options.feedback"
+    with pytest.raises(ConfigError) as error:
+        store.create_tags_bulk([{"device": "valve", "name": "x", "bindings": [modbus(2, feedback="y")]}])
+    assert refused(error)[0] == f"tags.0.{FIELD}"
+    bulk = [
+        {"device": "valve", "name": "x", "bindings": [modbus(2, feedback="y")]},
+        {**POSITION, "device": "valve", "name": "y"},
+    ]
+    assert len(store.create_tags_bulk(bulk)) == 2
+    # Another device's tags verify nothing, and what a document takes away is not there any more.
+    second = {**valve(), "name": "second"}
+    with pytest.raises(ConfigError):
+        store.create_device(second)
+    with pytest.raises(ConfigError) as error:
+        store.patch_device(made["id"], {"tags": valve()["tags"]})
+    assert refused(error) == (f"tags.0.{FIELD}", "the device has no tag 'position'")
+    with pytest.raises(ConfigError) as error:
+        store.import_config({"devices": [valve()]}, mode="replace")
+    assert refused(error)[0] == f"devices.0.tags.0.{FIELD}"
+    renamed = [{"name": "target", "bindings": [modbus(0, feedback="place")]}, {**POSITION, "name": "place"}]
+    assert store.patch_device(made["id"], {"tags": renamed})["tags"][0]["bindings"][0]["options"]["feedback"] == "place"
+
+
+def test_many_feedback_tags_are_looked_up_in_pieces(store: ConfigStore) -> None:
+    count = 1_000
+    made = store.create_device(valve(POSITION))
+    read = [{"name": f"in{number}", "bindings": [modbus(number, "in")]} for number in range(count)]
+    store.create_tags_bulk(read, device_id=made["id"])
+    set_ = [{"name": f"out{n}", "bindings": [modbus(n, feedback=f"in{n}")]} for n in range(count)]
+    assert len(store.create_tags_bulk(set_, device_id=made["id"])) == count
