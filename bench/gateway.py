@@ -4,7 +4,6 @@ Throughput is measured as a drain: the messages wait in a persistent session at 
 So the publisher takes no share of the processors while the clock runs, and every program gets the same messages.
 """
 
-import gc
 import select
 import socket
 import statistics
@@ -21,7 +20,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.table import Row
-from links.loop import GC_THRESHOLD
+from links.loop import collect_rarely
 from scada.mapping import compile_device
 from storage.config_reader import ConfigReader
 from storage.config_store import ConfigStore
@@ -305,7 +304,7 @@ def _compile_s(devices: int, tags: int) -> tuple[float, float]:
     with _bench() as bench:
         bench.configure(devices, tags)
         reader = ConfigReader(bench.engine)
-        gc.set_threshold(GC_THRESHOLD)
+        collect_rarely()
         start = time.perf_counter()
         configs = reader.load_devices(-1)
         loaded = time.perf_counter()

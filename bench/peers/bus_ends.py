@@ -6,7 +6,6 @@ came twice. A publisher publishes COUNT changes of DEVICES devices at RATE a sec
 """
 
 import asyncio
-import gc
 import statistics
 import sys
 import time
@@ -18,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from links.bus import Bus
 from links.environment import MqttSettings
-from links.loop import new_event_loop
+from links.loop import collect_rarely, new_event_loop
 from scada.bus_messages import decode_data
 from scada.topics import BusTopics
 from scada.values import Quality, Sample
@@ -135,7 +134,7 @@ def publish_paho(port: int, count: int, rate: float) -> None:
 
 
 def main(role: str, port: int, count: int, rate: float) -> None:
-    gc.set_threshold(50_000)  # as our programs do
+    collect_rarely()
     if role == "subscribe_paho":
         subscribe_paho(port, count)
     elif role == "publish_paho":
