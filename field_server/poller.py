@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from drivers.contract import Driver, Link, Refusal
+from field_server import divisions
 from field_server.breaker import Breaker
 from field_server.connects import Connects
 from field_server.errands import Action, Errands
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 3.5
 """With the jitter a device that is back is asked again within 5 s."""
-SLOWER = 10  # so many times less often is a request repeated that was refused as wrong
 READS_WAIT_S = 0.5
 """A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
 _FIRST = 0.0  # before every time there is
@@ -167,7 +167,7 @@ class Poller:
                 self._reports.silent(
                     device, turn.unit, Reason.COMM_FAILURE, "a fault in the field server; its log has the details"
                 )
-                turn.position = turn.tries = 0
+                turn.restart()
                 self._agenda.add(turn, self._retry_at)
 
     async def _step(self) -> None:
@@ -219,7 +219,7 @@ class Poller:
 
     async def _poll(self, device: DeviceTurns, turn: Turn) -> None:
         """One request of a turn, and when the turn comes again."""
-        job = turn.jobs[turn.position]
+        job = turn.present
         started = self._loop.time()
         if job.not_before <= started:
             if device.interval_s:
@@ -230,19 +230,22 @@ class Poller:
             if turn.tries:
                 self._agenda.add(turn, _FIRST)
                 return
+        else:
+            turn.position += 1
         now = self._loop.time()
         if not self._units.is_closed(turn.unit):
-            turn.position = 0
+            turn.restart()
             self._agenda.add(turn, self._units.retry_at(turn.unit, now))
             return
-        if job in turn.jobs:  # else it was divided, and its halves are asked instead
-            turn.position += 1
-        if turn.position >= len(turn.jobs):
-            turn.finish(now)
-            if device.shows_plan(now):
-                device.plan_again(self._link)
-                self._sink.plan(device.part.device, plan_document(device, self._link.learned))
-        self._agenda.add(turn, turn.due if turn.position == 0 else now)
+        if turn.position < len(turn.jobs):
+            self._agenda.add(turn, now)
+            return
+        turn.finish(now)
+        device.settle(turn, self._link)
+        if device.shows_plan(now):
+            device.plan_again(self._link)
+            self._sink.plan(device.part.device, plan_document(device, self._link.learned))
+        self._agenda.add(turn, turn.due)
 
     async def _ask(self, device: DeviceTurns, turn: Turn, job: Job) -> None:
         """Send one request and say what came of it; `turn.tries` when there was no answer and it is to be asked again."""
@@ -264,13 +267,16 @@ class Poller:
         except DeviceRefused as error:
             if turn.alive:
                 turn.tries = 0
+                job.took(time.perf_counter() - started)
                 self._refused(device, turn, job, error)
         else:
             if turn.alive:
                 turn.tries = 0
                 job.took(time.perf_counter() - started)
                 self._heard(device, turn)
+                job, bad = divisions.answered(device, turn, job, self._loop.time())
                 self._reports.values(device, job, values)
+                self._refusals(device, bad)
 
     def _refused(self, device: DeviceTurns, turn: Turn, job: Job, error: DeviceRefused) -> None:
         """A clean no: the unit is there, its tags are what is wrong."""
@@ -280,12 +286,13 @@ class Poller:
             return
         self._heard(device, turn)
         if meaning is Refusal.CONFIG:
-            instead = self._link.refused(job.request, error.code)
-            if instead is not None:
-                device.divide(turn, job, instead)
-                return
-            job.not_before = self._loop.time() + SLOWER * turn.period_s
-        self._reports.refused(device, job, error, self._driver.meaning(error.code))
+            self._refusals(device, divisions.refused(device, turn, job, error, self._link, self._loop.time()))
+        else:
+            self._refusals(device, divisions.failed(turn, error))
+
+    def _refusals(self, device: DeviceTurns, bad: divisions.Failed) -> None:
+        for job, error in bad:
+            self._reports.refused(device, job, error, self._driver.meaning(error.code))
 
     def _heard(self, device: DeviceTurns, turn: Turn) -> None:
         """The unit answered."""

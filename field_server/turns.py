@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from field_server.plans import Part
 from field_server.samples import Readings, Source
 from field_server.schedule import next_due, phase_s
 from links.logs import Rationed
+from scada.errors import DeviceRefused
 from scada.values import Sample
 
 log = logging.getLogger(__name__)
@@ -24,8 +26,26 @@ FIRST_PLAN_S = 5.0  # after the first one, whose times are those of one round
 
 LINES_A_MINUTE = 6
 
+SLOWER = 10
+"""So many times less often is a request asked for that was refused as wrong."""
+
+PATIENCE = 32
+"""So many requests that are refused one after another are divided in a turn. Where one address is illegal it takes as many as a
+request can be halved, at most 11 (2000 bits); a device that refuses everything is not flooded with questions."""
+
 _SMOOTHING = 0.1
 """Weight of the newest duration in a request's mean."""
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """What is asked instead of a request that was refused (`error`), as long as no part of it was answered: the `parts` in this
+    order, and those that were `refused` and cannot be divided.
+    """
+
+    error: DeviceRefused
+    parts: deque[Request]
+    refused: list[tuple[Request, DeviceRefused]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +56,22 @@ class Job:
     readings: Readings
     not_before: float = 0.0
     mean_s: float | None = None
+    is_part: bool = False
+    """Of a request that was refused and of which another part was answered."""
+    is_open: bool = False
+    """Refused, and to be divided when its turn comes again."""
+    is_searched: bool = False
+    """Every part of it was refused."""
+    search: Search | None = None
+
+    @property
+    def was_refused(self) -> bool:
+        """The last time it was asked for."""
+        return self.not_before > 0.0 or self.is_open or self.search is not None or self.is_searched
+
+    def forget_refusals(self) -> None:
+        """It was answered."""
+        self.not_before, self.is_open, self.is_searched, self.search = 0.0, False, False, None
 
     def took(self, seconds: float) -> None:
         """Note how long an answer took."""
@@ -58,11 +94,36 @@ class Turn:
     alive: bool = True
     done_once: bool = False
     tries: int = 0
-    """How often the job at `position` was asked for without an answer."""
+    """How often the present job was asked for without an answer."""
+    trial: Job | None = None
+    """A part of the job at `position`, asked instead of it. Its readings are made when it is answered."""
+    patience: int = PATIENCE
+    """So many more refusals are divided before there is an answer."""
+    answers: bool = False
+    """Something was answered in this turn."""
+    answered_last: bool = False
+    """Something was answered in the turn before."""
+    is_changed: bool = False
+    """Jobs were divided, or answered after a refusal: it is time to plan anew."""
+
+    @property
+    def present(self) -> Job:
+        """The job to ask."""
+        return self.jobs[self.position] if self.trial is None else self.trial
+
+    def restart(self) -> None:
+        """Begin with the first job again: the unit is away."""
+        self.position = self.tries = 0
+        self.trial = None
 
     def finish(self, now: float) -> None:
         """All jobs are done: when is the next turn?"""
         self.position = 0
+        if self.answers:
+            for job in self.jobs:
+                if job.search is not None and not job.is_searched:
+                    job.not_before = 0.0  # not everything is refused, so the search is worth while
+        self.answered_last, self.answers, self.patience = self.answers, False, PATIENCE
         if not self.done_once:
             self.done_once = True
             self.due = self.grid
@@ -87,6 +148,7 @@ class DeviceTurns:
     retries: int
     allowed_at: float = 0.0
     show_plan_at: float = 0.0
+    shown_at: float = float("-inf")
     is_shown: bool = False
     errors: dict[int, str | None] = field(default_factory=dict)
     reported: tuple[bool, str | None] | None = None
@@ -114,17 +176,16 @@ class DeviceTurns:
             source.tag: (job, number) for job in self.jobs for number, source in enumerate(job.readings.sources)
         }
 
-    def divide(self, turn: Turn, job: Job, requests: Sequence[Request]) -> None:
-        """Ask `requests` instead of a job; what was told of its tags stays as it is."""
-        known = {
-            source.tag: (source, sample)
-            for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
-            if sample is not None
-        }
-        at = turn.jobs.index(job)
-        turn.jobs[at : at + 1] = make_jobs(requests, job.readings.sources, known)
-        self.show_plan_at = 0.0
+    def replace(self, turn: Turn, requests: Sequence[Request]) -> list[Job]:
+        """Ask `requests` instead of a turn's job, which they divide; what was told of its tags stays as it is."""
+        job = turn.jobs[turn.position]
+        parts = make_jobs(requests, job.readings.sources, _told([job]))
+        for part in parts:
+            part.is_part = True
+        turn.jobs[turn.position : turn.position + 1] = parts
+        turn.is_changed = True
         self.index()
+        return parts
 
     def news(self) -> tuple[bool, str | None] | None:
         """Whether the device answers and what is wrong, when that is not as it was reported last."""
@@ -141,12 +202,25 @@ class DeviceTurns:
             turn.alive = False
 
     def shows_plan(self, now: float) -> bool:
-        """Whether it is time to tell how the device is read."""
+        """Whether it is time to tell how the device is read: soon after a change, and once more when its durations are known."""
         if now < self.show_plan_at or not all(turn.done_once for turn in self.turns):
             return False
         self.show_plan_at = now + (PLAN_PERIOD_S if self.is_shown else FIRST_PLAN_S)
         self.is_shown = True
+        self.shown_at = now
         return True
+
+    def settle(self, turn: Turn, link: Link) -> None:
+        """A turn is over: it is planned anew at once when it was changed, unless its refusals are still to be divided."""
+        if not turn.is_changed or (turn.answered_last and any(job.is_open for job in turn.jobs)):
+            return
+        turn.is_changed = False
+        for job in turn.jobs:
+            job.is_part = job.is_open = False
+        self._plan(turn, link)
+        self.index()
+        self.is_shown = False
+        self.show_plan_at = self.shown_at + FIRST_PLAN_S
 
     def plan_again(self, link: Link) -> None:
         """Plan every turn that is not under way by what the link has learned since; what is told stays as it is."""
@@ -154,17 +228,28 @@ class DeviceTurns:
         if learned == self.learned:
             return
         self.learned = learned
-        known = self.told()
         for turn in self.turns:
-            sources = [source for job in turn.jobs for source in job.readings.sources]
-            requests = link.plan([source.point for source in sources])
-            if turn.position or len(requests) >= len(turn.jobs):
-                continue
-            until = {source.tag: job.not_before for job in turn.jobs for source in job.readings.sources}
-            turn.jobs = make_jobs(requests, sources, known)
-            for job in turn.jobs:
-                job.not_before = min(until[source.tag] for source in job.readings.sources)
+            if not turn.position and turn.trial is None and not turn.is_changed:
+                self._plan(turn, link)
         self.index()
+
+    def _plan(self, turn: Turn, link: Link) -> None:
+        """Ask for a turn's tags with fewer requests, if that can be; a request that stays the same goes on as it was."""
+        sources = [source for job in turn.jobs for source in job.readings.sources]
+        requests = link.plan([source.point for source in sources])
+        if len(requests) >= len(turn.jobs):
+            return
+        old = {job.request.points: job for job in turn.jobs}
+        until = {source.tag: job.not_before for job in turn.jobs for source in job.readings.sources}
+        jobs = []
+        for job in make_jobs(requests, sources, _told(turn.jobs)):
+            same = old.get(job.request.points)
+            if same is None:
+                job.not_before = min(until[source.tag] for source in job.readings.sources)
+            else:
+                job = same
+            jobs.append(job)
+        turn.jobs = jobs
 
     @property
     def jobs(self) -> Iterator[Job]:
@@ -182,12 +267,7 @@ class DeviceTurns:
 
     def told(self) -> dict[str, tuple[Source, Sample]]:
         """The samples told last, by tag, with the sources that they are of."""
-        return {
-            source.tag: (source, sample)
-            for job in self.jobs
-            for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
-            if sample is not None
-        }
+        return _told(self.jobs)
 
 
 class Agenda:
@@ -266,6 +346,15 @@ def make_jobs(
     return jobs
 
 
+def _told(jobs: Iterable[Job]) -> dict[str, tuple[Source, Sample]]:
+    return {
+        source.tag: (source, sample)
+        for job in jobs
+        for source, sample in zip(job.readings.sources, job.readings.told, strict=True)
+        if sample is not None
+    }
+
+
 def _known(source: Source, known: dict[str, tuple[Source, Sample]]) -> Sample | None:
     old = known.get(source.tag)
     if old is None:
@@ -281,15 +370,16 @@ def plan_document(device: DeviceTurns, learned: Sequence[str]) -> dict[str, Any]
     per_s = single = load = 0.0
     for turn in device.turns:
         for job in turn.jobs:
-            per_s += 1 / turn.period_s
+            period_s = turn.period_s * (SLOWER if job.not_before else 1)
+            per_s += 1 / period_s
             single += len(job.request.points) / turn.period_s
-            load += (job.mean_s or 0.0) / turn.period_s
+            load += (job.mean_s or 0.0) / period_s
             rows.append(
                 {
                     "text": job.request.text,
                     "unit": job.request.unit,
                     "tags": len(job.request.points),
-                    "period_ms": round(turn.period_s * 1000),
+                    "period_ms": round(period_s * 1000),
                     "duration_ms": None if job.mean_s is None else round(job.mean_s * 1000, 3),
                 }
             )

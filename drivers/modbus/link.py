@@ -110,8 +110,8 @@ class ModbusLink:
             return None
         detail: _Read = request.detail
         halves = self._learned.refused(detail.block)
+        detail.teaches = True  # asked again it may be answered after all
         if halves is None:
-            detail.teaches = True
             return None
         points = dict(zip(detail.block.members, detail.points, strict=True))
         return [self._request(half, [points[member] for member in half.members]) for half in halves]

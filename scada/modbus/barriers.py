@@ -24,6 +24,9 @@ class Learned:
 
     A barrier is a range (first, end) that a block must not cover whole. After a single value was refused it is that value's
     range; after a block was refused but both its halves were answered it is the seam between them.
+
+    Refusals of everything teach nothing of addresses: while no part of a planned block is answered, its values are no barriers.
+    Nor is a seam before it was found twice, for the device may have begun to answer between the block and its halves.
     """
 
     def __init__(self) -> None:
@@ -31,42 +34,70 @@ class Learned:
         self._trials: dict[_Range, tuple[_Range, _Range]] = {}
         """By half: both halves of a block that was refused, as long as neither has been refused."""
         self._answered: set[_Range] = set()
+        self._parts: dict[_Range, _Planned] = {}
+        """By part not heard of: what of its planned block is known."""
+        self._seams: dict[tuple[int, Table], set[tuple[int, int]]] = {}
+        """Found once."""
 
     def refused(self, block: ReadBlock) -> tuple[ReadBlock, ReadBlock] | None:
-        """The halves to ask for instead of a refused block; None for a block of one span, which is a barrier from now on."""
-        self._settle(_range(block))
+        """The halves to ask for instead of a refused block; None for a block of one span, which may be a barrier."""
+        key, place = (block.unit_id, block.table), _range(block)
+        planned = self._parts.pop(place, None)
+        self._settle(place)
         if len(block.spans) == 1:
-            self._add(block.unit_id, block.table, block.address, block.end)
+            if planned is None or planned.answers:
+                self._add(*key, block.address, block.end)
+            else:
+                planned.refused.append((block.address, block.end))
             return None
+        if planned is None:
+            self._forget(block)
+            planned = _Planned()
         left, right = _halves(block)
-        if len(self._trials) >= _MAX_TRIALS:
+        if len(self._parts) >= _MAX_TRIALS:
             self._trials.clear()
             self._answered.clear()
+            self._parts.clear()
         pair = (_range(left), _range(right))
+        self._parts[pair[0]] = self._parts[pair[1]] = planned
         if pair[0] != pair[1]:
             self._trials[pair[0]] = self._trials[pair[1]] = pair
         return left, right
 
     def answered(self, block: ReadBlock) -> None:
         """A block was read: whatever barrier it covers is none, and both halves read show where the seam is."""
-        key = (block.unit_id, block.table)
-        known = self.barriers.get(key)
-        if known is not None:
-            known[:] = [each for each in known if not (block.address <= each[0] and each[1] <= block.end)]
-        pair = self._trials.get(_range(block))
+        key, place = (block.unit_id, block.table), _range(block)
+        for ranges in (self.barriers.get(key), self._seams.get(key)):
+            for each in [each for each in ranges or () if _covers(block, *each)]:
+                ranges.remove(each)  # type: ignore[union-attr]
+        planned = self._parts.pop(place, None)
+        if planned is None:
+            self._forget(block)
+            return
+        planned.answers = True
+        while planned.refused:
+            self._add(*key, *planned.refused.pop())
+        pair = self._trials.get(place)
         if pair is None:
             return
-        self._answered.add(_range(block))
+        self._answered.add(place)
         if not self._answered.issuperset(pair):
             return
         (*_, left_end), (_, _, right_address, _) = pair
-        self._settle(pair[0])
-        self._add(*key, min(left_end, right_address) - 1, max(left_end, right_address) + 1)
+        self._settle(place)
+        seam = (min(left_end, right_address) - 1, max(left_end, right_address) + 1)
+        seams = self._seams.setdefault(key, set())
+        if seam in seams:
+            seams.remove(seam)
+            self._add(*key, *seam)
+        else:
+            seams.add(seam)
 
     def concerns(self, block: ReadBlock) -> bool:
         """Whether an answer to `block` would teach something."""
-        known = self.barriers.get((block.unit_id, block.table), ())
-        return _range(block) in self._trials or any(block.address <= first and end <= block.end for first, end in known)
+        key, place = (block.unit_id, block.table), _range(block)
+        known = (*self.barriers.get(key, ()), *self._seams.get(key, ()))
+        return place in self._parts or any(_covers(block, *each) for each in known)
 
     def texts(self) -> Iterator[str]:
         """In words, for operators."""
@@ -83,11 +114,32 @@ class Learned:
             known[:] = [each for each in known if not (each[0] <= first and end <= each[1])]
             known.append((first, end))
 
+    def _forget(self, block: ReadBlock) -> None:
+        """What was tried of a planned block before is of no more interest."""
+        inside = [
+            each for each in self._parts if each[:2] == (block.unit_id, block.table) and _covers(block, *each[2:])
+        ]
+        for each in inside:
+            self._settle(each)
+            self._parts.pop(each, None)
+
     def _settle(self, half: _Range) -> None:
         """The block of which this is a half was refused for a reason that is known now."""
         for each in self._trials.pop(half, ()):
             self._trials.pop(each, None)
             self._answered.discard(each)
+
+
+class _Planned:
+    """A planned block that was refused: whether any part of it was answered, and if none, which of its values were refused."""
+
+    def __init__(self) -> None:
+        self.answers = False
+        self.refused: list[tuple[int, int]] = []
+
+
+def _covers(block: ReadBlock, first: int, end: int) -> bool:
+    return block.address <= first and end <= block.end
 
 
 def _range(block: ReadBlock) -> _Range:

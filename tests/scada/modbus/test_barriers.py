@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scada.modbus.barriers import Learned
 from scada.modbus.limits import Table
-from scada.modbus.plan import Extent, ReadBlock, ReadCost, ReadLimits, plan_reads
+from scada.modbus.plan import Extent, ReadBlock, ReadCost, ReadLimits, Span, make_block, plan_reads
 
 HOLDING = Table.HOLDING_REGISTER
 COST = ReadCost(1e-3, 1e-5)
@@ -19,6 +19,8 @@ class Device:
     def __init__(self, illegal: set[int], longest: int = 125) -> None:
         self.illegal, self.longest = illegal, longest
         self.asked = self.refused = 0
+        self.refused_with_legal = 0
+        """Refused requests for something that is legal."""
 
     def poll(self, wanted: list[Extent], learned: Learned, limits: ReadLimits | None = None) -> set[int]:
         """One cycle as field_server does it; the members that were read."""
@@ -32,11 +34,16 @@ class Device:
                 read.update(block.members)
                 continue
             self.refused += 1
+            self.refused_with_legal += any(map(self._answers, map(_alone, block.spans)))
             queue += learned.refused(block) or ()
         return read
 
     def _answers(self, block: ReadBlock) -> bool:
         return block.count <= self.longest and self.illegal.isdisjoint(range(block.address, block.end))
+
+
+def _alone(span: Span) -> ReadBlock:
+    return make_block(1, HOLDING, [span])
 
 
 def tags(addresses: list[int], count: int = 1) -> list[Extent]:
@@ -58,7 +65,8 @@ def test_one_illegal_tag_is_found_in_few_requests_and_then_asked_for_alone() -> 
 def test_an_illegal_address_that_nobody_asked_for_becomes_a_seam() -> None:
     device, learned = Device({50}), Learned()
     wanted = tags([*range(0, 50, 2), *range(52, 100, 2)])
-    assert device.poll(wanted, learned) == set(range(len(wanted)))
+    for _ in range(2):
+        assert device.poll(wanted, learned) == set(range(len(wanted)))
     device.asked = device.refused = 0
     assert device.poll(wanted, learned) == set(range(len(wanted)))
     assert (device.asked, device.refused) == (2, 0)
@@ -67,7 +75,7 @@ def test_an_illegal_address_that_nobody_asked_for_becomes_a_seam() -> None:
 def test_a_device_that_answers_less_than_it_should_is_asked_for_less() -> None:
     device, learned = Device(set(), longest=64), Learned()
     wanted = tags(list(range(0, 1000, 2)), 2)
-    for _ in range(2):
+    for _ in range(4):
         assert device.poll(wanted, learned) == set(range(500))
     device.asked = device.refused = 0
     assert device.poll(wanted, learned) == set(range(500))
@@ -85,6 +93,41 @@ def test_an_address_that_became_legal_is_read_with_the_others_again() -> None:
     device.poll(wanted, learned)
     assert device.asked == 1
     assert learned.barriers == {(1, HOLDING): []}
+
+
+def test_a_device_that_refuses_everything_teaches_nothing() -> None:
+    """Each of its values was called illegal, and asked for alone from then on."""
+    device, learned = Device(set(range(200))), Learned()
+    wanted = tags(list(range(200)))
+    for _ in range(3):
+        assert device.poll(wanted, learned) == set()
+    assert [*learned.texts()] == []
+    device.illegal.clear()
+    device.asked = 0
+    assert device.poll(wanted, learned) == set(range(200))
+    assert device.asked == 2
+
+
+def test_a_device_that_answers_again_between_a_block_and_its_halves_has_no_seam() -> None:
+    device, learned = Device(set()), Learned()
+    wanted = tags(list(range(125)))
+    for _ in range(3):
+        (block,) = plan_reads(wanted, ReadLimits(), COST, learned.barriers)
+        halves = learned.refused(block)
+        assert halves is not None
+        for half in halves:
+            learned.answered(half)
+        assert device.poll(wanted, learned) == set(range(125))
+    assert [*learned.texts()] == []
+
+
+def test_what_was_refused_while_everything_was_is_not_illegal_once_a_part_is_answered() -> None:
+    device, learned = Device(set(range(20))), Learned()
+    wanted = tags(list(range(20)))
+    device.poll(wanted, learned)
+    device.illegal = {3}
+    assert device.poll(wanted, learned) == set(range(20)) - {3}
+    assert [*learned.texts()] == ["unit 1 holding_register 3: illegal address"]
 
 
 def test_only_the_block_that_taught_something_concerns() -> None:
@@ -113,10 +156,7 @@ def test_whatever_is_legal_is_read_at_once_and_refusals_end(
 ) -> None:
     device, learned, limits = Device(illegal, longest), Learned(), ReadLimits(max_gap=max_gap)
     legal = {i for i, each in enumerate(wanted) if illegal.isdisjoint(range(each.address, each.address + each.count))}
-    hopeless = {(each.address, each.count) for i, each in enumerate(wanted) if i not in legal}
-    for _ in range(6):
-        device.refused = 0
+    for _ in range(12):
+        device.refused_with_legal = 0
         assert device.poll(wanted, learned, limits) == legal
-    assert device.refused == len(hopeless), (
-        "what is illegal is known, each such value is refused once a cycle and no more"
-    )
+    assert device.refused_with_legal == 0, "what is illegal is known, and spoils no request for what is legal"
