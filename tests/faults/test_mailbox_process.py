@@ -58,7 +58,7 @@ def test_p1_killed_at_random_during_numbered_writes(broker: Broker, tmp_path: Pa
             told(ear, "press", "count", 0, "uncertain")
         writer = Writer(plant.port, 100)
         try:
-            for _ in range(rounds(4, 30)):
+            for _ in range(rounds(3, 30)):
                 with plant.server() as server:
                     if rng.random() < 0.8:
                         server.wait_output("1 tags from registers")
