@@ -41,7 +41,7 @@ async def good(plant: FieldPlant, watch: BusWatch, *names: str) -> None:
     await plant.wait(lambda: all(watch.quality(name, "a") == "good" for name in names), f"{', '.join(names)} read")
 
 
-@pytest.mark.parametrize("shift_s", [HOUR_S, -TEN_YEARS_S, LEAP_S, -HOUR_S][: rounds(3, 4)])
+@pytest.mark.parametrize("shift_s", [-TEN_YEARS_S, LEAP_S, HOUR_S, -HOUR_S][: rounds(2, 4)])
 async def test_t1_the_wall_clock_is_set(tmp_path: Path, mosquitto: Broker, device: FaultDevice, shift_s: int) -> None:
     """Reads keep their pace, samples carry the new time, commands under way live as long as they were to."""
     clock = ShiftedClock(tmp_path)
@@ -177,7 +177,7 @@ async def test_t1_rest_and_the_field_on_one_clock(tmp_path: Path, mosquitto: Bro
                 return found
 
             await shown(1)
-            shifts = [HOUR_S, HOUR_S + LEAP_S, -TEN_YEARS_S, 0][: rounds(3, 4)]
+            shifts = [HOUR_S, -TEN_YEARS_S, 0, LEAP_S][: rounds(2, 4)]
             for number, shift_s in enumerate(shifts, 2):
                 begun = time.monotonic()
                 waiting = asyncio.create_task(command(rest, "away@a", number, expires_s=1.5))

@@ -72,7 +72,7 @@ async def test_d9_a_line_that_takes_its_time(plant: FieldPlant, mosquitto: Broke
                 await plant.start()
                 await plant.wait(lambda: watch.quality("far", "set") == "good", "read")
                 begun = time.monotonic()
-                for number in range(1, rounds(3, 30)):
+                for number in range(1, rounds(2, 30)):
                     command = watch.set("far", "set", number, expires_ms=now_ms() + 8000)
                     assert (await plant.verdict(watch, command, 9))["state"] == "verified"
                     await asyncio.sleep(0.5)

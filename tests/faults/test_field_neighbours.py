@@ -98,7 +98,7 @@ async def test_d1_to_d7_the_neighbours_keep_their_period(plant: FieldPlant, watc
                 await plant.wait(lambda: all(watch.quality(n, "a") == "good" for n in [*healthy, *bad]), "all are good")
 
             await all_good()
-            judge = Judge(farm, period_s, rounds(3, 30) / 2)
+            judge = Judge(farm, period_s, rounds(6, 75) / 5)
             await judge.look()
             for number, (mode, argument) in enumerate(modes):
                 pair = devices[2 * number : 2 * number + 2]
@@ -140,7 +140,7 @@ async def test_d11_the_dead_among_many(plant: FieldPlant, watch: BusWatch) -> No
                 await all_good()
 
             await all_good()
-            judge = Judge(farm, period_s, rounds(3, 30))
+            judge = Judge(farm, period_s, rounds(5, 60) / 2)
             await judge.look()
             for dead, limit in ((1, 1.1), (len(mortal), 1.5)):
 
