@@ -1,6 +1,6 @@
 """The doctor on devices: what programs tell of their links, and, where they tell nothing good, one careful look of our own.
 
-A device whose program reaches it is left alone: some allow one connection only, and a serial line has room for one.
+A device whose program reaches it is left alone: some allow one connection only. A serial line is looked at, not opened.
 """
 
 import asyncio
