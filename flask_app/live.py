@@ -207,6 +207,7 @@ class Live:
     def _on_bus(self, online: bool) -> None:
         if online:
             assert self._loop is not None
+            self.values.listen_anew()
             self._loop.call_later(PICTURE_S, self.values.end_picture, self._picture)
         elif self._was_online:
             self._picture = self.values.begin_picture()
@@ -224,6 +225,7 @@ class Live:
     def _on_heartbeat(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         if not retained:
             self.counters.take(topic, payload)
+            self.values.take(topic, payload)
 
     def _on_feedback(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         try:

@@ -41,11 +41,14 @@ class Readings:
         if not found:
             return _MISSING
         # Two only while a tag moves from one copy of a program to another.
-        owner, sample = max(found, key=lambda each: (self._live.values.is_running(each[0]) is True, each[1].time_ms))
-        if not self._online or self._live.values.is_running(owner) is False:
+        known = self._live.values
+        owner, sample = max(found, key=lambda each: (known.is_running(each[0]) is True, each[1].time_ms))
+        if not self._online or known.is_running(owner) is False:
             return sample._replace(quality=Quality.BAD, reason=Reason.NOT_CONNECTED)
         if owner in self._unreachable[device] and sample.quality is not Quality.BAD:
             return sample._replace(quality=Quality.BAD, reason=Reason.COMM_FAILURE)
+        if sample.quality is Quality.GOOD and known.is_silent(owner):
+            return sample._replace(quality=Quality.UNCERTAIN, reason=Reason.STALE)
         return sample
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from links.bus_heartbeat import MISSED, PERIOD_S
 from scada.bus_messages import LinkReport, decode_data, decode_link, decode_state
 from scada.payload import decode_payload
 from scada.topics import BusTopics
@@ -24,6 +25,8 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_OWNERS = 1_000
 DOUBT_S = 3.0
 """A state that was overtaken on the way is followed by the next one within a second."""
+SILENT_S = MISSED * PERIOD_S + 1.0
+"""A program that sends heartbeats and then nothing at all for so long hangs: three are missing, and a second for their way."""
 _MAX_PENDING = 64
 """Data messages that wait to be taken apart; they all go when the next state comes, within a second of a change."""
 
@@ -144,6 +147,8 @@ class LiveValues:
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
         self._owners_of: dict[str, set[str]] = {}
         self._servers: dict[str, bool] = {}
+        self._heard: dict[str, float] = {}
+        """When each program that sends heartbeats was heard last."""
         self._bytes = 0
         self._picture = 0
 
@@ -164,12 +169,21 @@ class LiveValues:
                 if entry.is_empty:
                     self._forget(key)
 
+    def listen_anew(self) -> None:
+        """The bus is online: nobody was silent while nothing could be heard."""
+        with self._lock:
+            self._heard = dict.fromkeys(self._heard, self._clock())
+
     def take(self, topic: str, payload: bytes) -> None:
-        """A message on one of the topics data, state, link, plan, server; others are ignored."""
+        """A message on one of the topics data, state, link, plan, server, heartbeat; others are ignored."""
         parts = self._topics.split(topic)
         if parts is None:
             return
         with self._lock:
+            is_beat = parts.kind == "heartbeat" and len(self._heard) < MAX_OWNERS
+            # In a flood of data a heartbeat has to queue as well, and may be dropped: they say just as much.
+            if is_beat or parts.owner in self._heard:
+                self._heard[parts.owner] = self._clock()
             if parts.kind == "server":
                 self._take_server(parts.owner, payload)
             elif parts.kind in ("data", "state", "link", "plan"):
@@ -224,6 +238,12 @@ class LiveValues:
         """Whether a program is there; None when nobody has said so."""
         with self._lock:
             return self._servers.get(owner)
+
+    def is_silent(self, owner: str) -> bool:
+        """Whether a program hangs, or cannot reach the broker, which has not noticed yet: its heartbeats have ceased."""
+        with self._lock:
+            heard_s = self._heard.get(owner)
+            return heard_s is not None and self._clock() - heard_s > SILENT_S
 
     def _take_server(self, owner: str, payload: bytes) -> None:
         if not payload:

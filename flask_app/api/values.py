@@ -57,6 +57,10 @@ class Link(MethodView):
             owner, report = each.owner, each.report
             if live().values.is_running(owner) is False:
                 owners.append({"owner": owner, "online": False, "since": None, "error": f"{owner} is not running"})
+            elif live().values.is_silent(owner):
+                owners.append(
+                    {"owner": owner, "online": False, "since": None, "error": f"{owner} says nothing any more"}
+                )
             else:
                 owners.append(
                     {"owner": owner, "online": report.online, "since": report.since_ms, "error": report.error}

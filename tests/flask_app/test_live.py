@@ -151,6 +151,28 @@ def test_a_value_is_only_as_good_as_its_owner_and_link(client: FlaskClient, owne
     assert value(client, "tank@sensor")["value"] is None
 
 
+def test_a_value_of_a_program_that_hangs_is_uncertain(
+    client: FlaskClient, owner: FakeOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_app.live_values.SILENT_S", 2.0)
+    owner.server(True)
+    owner.link("tank", True)
+    owner.state("tank", level=5.5)
+    wait_for(client, value=5.5, quality="good")
+    time.sleep(2.5)
+    assert value(client)["quality"] == "good", "it has never sent a heartbeat"
+    owner.publish("tagwire/heartbeat/field_server", None)
+    wait_for(client, value=5.5, quality="uncertain", reason="stale")
+    link = client.get("/api/v1/devices/tank/link").json
+    assert (link["online"], link["error"]) == (False, "field_server says nothing any more")
+    owner.publish("tagwire/heartbeat/field_server", None)
+    wait_for(client, value=5.5, quality="good", reason="")
+    owner.link("tank", False, "refused")
+    wait_for(client, quality="bad", reason="comm_failure")
+    owner.server(False)
+    wait_for(client, quality="bad", reason="not_connected")
+
+
 def test_link_and_plan_of_a_device(client: FlaskClient, owner: FakeOwner) -> None:
     link = client.get("/api/v1/devices/tank/link").json
     assert (link["online"], link["owners"]) == (False, [])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
 from flask_app.live_counters import LiveCounters
 from flask_app.live_readings import is_of, source_owner
-from flask_app.live_values import DOUBT_S, LiveValues
+from flask_app.live_values import DOUBT_S, SILENT_S, LiveValues
 from scada.bus_messages import LinkReport, encode_data, encode_link, encode_state
 from scada.commands import Call, Command, CommandState, answer_of, step_of
 from scada.topics import BusTopics
@@ -138,6 +138,41 @@ def test_taken_apart_late_is_taken_apart_as_at_once(changes: list[tuple[str, int
         eager.take(topic, payload)
         eager.samples("boiler")
     assert lazy.samples("boiler") == eager.samples("boiler")
+
+
+def test_a_program_is_silent_when_three_heartbeats_are_missing() -> None:
+    """A program that hung was shown with good values for as long as the broker believed in its connection, 20 s."""
+    now_s = 100.0
+    live = LiveValues(TOPICS, clock=lambda: now_s)
+    live.take("tagwire/server/plain", b'{"online": true}')
+    live.take("tagwire/heartbeat/a", b"i 1")
+    for _ in range(3):
+        now_s += 3.0
+        live.take("tagwire/heartbeat/a", b"i 1")
+    now_s += 9.9
+    assert not live.is_silent("a")
+    now_s += 0.2
+    assert live.is_silent("a")
+    assert [live.is_silent(owner) for owner in ("plain", "nobody")] == [False, False], "they never sent one"
+    live.take("tagwire/heartbeat/a", b"i 1")
+    assert not live.is_silent("a")
+    # Whatever else it says is as good; nobody is silent while nothing could be heard.
+    now_s += SILENT_S
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 1)]))
+    now_s += SILENT_S
+    assert not live.is_silent("a")
+    now_s += 60.0
+    assert live.is_silent("a")
+    live.listen_anew()
+    assert not live.is_silent("a")
+    assert not live.is_silent("plain")
+    now_s += SILENT_S + 0.1
+    assert live.is_silent("a")
+    assert live.is_running("a") is None
+    for number in range(2_000):
+        live.take(f"tagwire/heartbeat/o{number}", b"")
+    now_s += SILENT_S + 0.1
+    assert [live.is_silent(owner) for owner in ("a", "o10", "o1999")] == [True, True, False], "the bound"
 
 
 def test_devices_beyond_the_bounds_push_out_the_most_silent_ones() -> None:
