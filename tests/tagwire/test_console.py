@@ -261,6 +261,15 @@ def test_subscriptions_print_changes_until_they_are_given_back(broker: Broker, o
             process.kill()
 
 
+def test_sub_without_a_pattern_lists_and_that_may_be_nothing(broker: Broker, owner: FakeOwner) -> None:
+    done = console(broker, "sub")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("nothing is subscribed to")
+    done = console(broker, typed="sub\nsub setpoint pump@*\nsub\nunsub *\nsub\n")
+    assert (done.returncode, done.stdout) == (0, "setpoint\npump@*\n")
+    assert done.stderr.count("nothing is subscribed to") == 2
+
+
 def test_watch_and_sub_alone_go_on_until_a_signal(broker: Broker, owner: FakeOwner) -> None:
     env = clean_environment(MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port)
     for command, first in (("watch", "boiler@temperature\t71.5"), ("sub", "")):
