@@ -68,7 +68,7 @@ async def sub(session: Session, rest: str) -> None:
     words = rest.split()
     if not words:
         if not session.patterns:
-            session.output.complain("nothing is subscribed to: sub PATTERN, a part of the name, or all of it with * and ?")
+            session.output.complain("nothing is subscribed to; sub PATTERN: a part of the name, or all with * and ?")
         session.output.say(*session.patterns)
         return
     session.check_online()
