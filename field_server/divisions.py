@@ -4,21 +4,18 @@ As long as no part was answered the request stays in its turn as it was, and its
 everything for a while says nothing about addresses by that. With the first answer the parts take its place.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from drivers.contract import Link, Request
 from field_server.samples import Readings
-from field_server.turns import PATIENCE, SLOWER, DeviceTurns, Job, Search, Turn
+from field_server.search import Search
+from field_server.turns import PATIENCE, SLOWER, DeviceTurns, Job, Turn
 from scada.errors import DeviceRefused
 
-_LEAST: Final = 2
-_LEAST_BESIDE_ANSWERS: Final = 8
-"""So many parts of a request are tried in one turn without an answer, however many requests of that kind the turn has.
-
-The parts that are left are tried when the whole was refused once more, the larger ones first.
-"""
+_SHARE: Final = 16
+"""So many parts of one request are tried in a turn without an answer; of a turn's only request, `PATIENCE`. Every second one is
+the smallest, so one value is reached with them."""
 
 Failed = list[tuple[Job, DeviceRefused]]
 """Jobs whose tags are bad, and why."""
@@ -32,9 +29,9 @@ def answered(device: DeviceTurns, turn: Turn, job: Job, now: float) -> tuple[Job
     if job is turn.trial:
         search, turn.trial = turn.jobs[turn.position].search, None
         assert search is not None
-        alone = [request for request, _ in search.refused]
-        parts = device.replace(turn, [*search.parts, *alone])  # the one that was answered is still the first
-        for part, (_, error) in zip(parts[len(search.parts) :], search.refused, strict=True):
+        requests = search.answered()
+        parts = device.replace(turn, [*requests, *(request for request, _ in search.alone)])
+        for part, (_, error) in zip(parts[len(requests) :], search.alone, strict=True):
             part.not_before = now + SLOWER * turn.period_s
             failed.append((part, error))
         parts[0].mean_s = job.mean_s
@@ -50,29 +47,24 @@ def refused(device: DeviceTurns, turn: Turn, job: Job, error: DeviceRefused, lin
     """The present job of a turn was refused as wrong. `link` learns from it and says how to divide it. The jobs that are bad."""
     whole = turn.jobs[turn.position]
     if job is whole:
-        goes_on = whole.search is not None
-        if not goes_on:
+        if whole.search is None:
             instead = link.refused(job.request, error.code)
             if instead is None:
                 return _leave_alone(turn, whole, error, now)
             if whole.is_part:
                 return _divide(device, turn, error, instead)
-            whole.search = Search(error, deque(instead))
-        answers = turn.answers or (goes_on and turn.answered_last)
-        turn.patience = max(PATIENCE // len(turn.jobs), _LEAST_BESIDE_ANSWERS if answers else _LEAST)
+            whole.search = Search(error, instead, _fewest_rounds(turn))
+        _grant(turn, whole.search)
     search = whole.search
     assert search is not None
     if job is not whole:
+        search.refused(error, link.refused(job.request, error.code))
+        search.share -= 1
         turn.patience -= 1
-        instead = link.refused(search.parts.popleft(), error.code)
-        if instead is None:
-            search.refused.append((job.request, error))
-        else:
-            search.parts += instead
-    if search.parts and turn.patience > 0:
-        turn.trial = Job(search.parts[0], Readings(()))
+    if search and search.share > 0 and turn.patience > 0:
+        turn.trial = Job(search.next, Readings(()))
         return []
-    if not search.parts:
+    if not search:
         whole.search, whole.is_searched = None, True
     return _leave_alone(turn, whole, search.error, now)
 
@@ -80,6 +72,18 @@ def refused(device: DeviceTurns, turn: Turn, job: Job, error: DeviceRefused, lin
 def failed(turn: Turn, error: DeviceRefused) -> Failed:
     """The present job of a turn was refused, and not because it is wrong."""
     return _next(turn, error)
+
+
+def _grant(turn: Turn, search: Search) -> None:
+    """How many parts may be tried in this turn. When nothing is answered those come first that were tried in fewer turns."""
+    search.share = 0
+    if turn.patience > 0 and (turn.answers or search.rounds <= _fewest_rounds(turn)):
+        search.rounds += 1
+        search.share = max(_SHARE, PATIENCE // len(turn.jobs))
+
+
+def _fewest_rounds(turn: Turn) -> int:
+    return min((job.search.rounds for job in turn.jobs if job.search is not None), default=0)
 
 
 def _divide(device: DeviceTurns, turn: Turn, error: DeviceRefused, instead: Sequence[Request]) -> Failed:

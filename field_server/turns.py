@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,8 @@ from drivers.contract import Link, Request
 from field_server.plans import Part
 from field_server.samples import Readings, Source
 from field_server.schedule import next_due, phase_s
+from field_server.search import Search
 from links.logs import Rationed
-from scada.errors import DeviceRefused
 from scada.values import Sample
 
 log = logging.getLogger(__name__)
@@ -35,17 +34,6 @@ request can be halved, at most 11 (2000 bits); a device that refuses everything 
 
 _SMOOTHING = 0.1
 """Weight of the newest duration in a request's mean."""
-
-
-@dataclass(slots=True, eq=False)
-class Search:
-    """What is asked instead of a request that was refused (`error`), as long as no part of it was answered: the `parts` in this
-    order, and those that were `refused` and cannot be divided.
-    """
-
-    error: DeviceRefused
-    parts: deque[Request]
-    refused: list[tuple[Request, DeviceRefused]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)

@@ -137,6 +137,18 @@ async def test_illegal_addresses_are_found_in_a_turn_and_planned_around_at_once(
     await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == BLOCKS, "one plan as at first", 3)
 
 
+async def test_tags_between_illegal_addresses_everywhere_are_read_in_their_first_turns(
+    plant: Plant, device: Moody
+) -> None:
+    """Only small parts of any request are answered: with the large ones first it took many turns to come upon one."""
+    device.illegal = set(range(5, 700, 6))
+    tags = [modbus_tag(n + 1, f"t{n}", n // 5 * 6 + n % 5) for n in range(500)]
+    plant.put(modbus_device(1, "boiler", device.port, *tags))
+    await plant.wait(having(plant, GOOD, 500), "read", 10)
+    assert [seen.pdu for seen in device.seen].count(device.seen[0].pdu) <= 2
+    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == 100, "nothing is read over them", 10)
+
+
 async def test_a_few_legal_addresses_among_many_that_are_not_are_found(plant: Plant, device: Moody) -> None:
     """The only ones that answer: before the first of them everything is refused."""
     legal = {41, 42}
