@@ -18,6 +18,7 @@ import uvloop
 
 FLOATS = 1300
 HEAD = struct.Struct(">HHHBBHH")
+PORT_WAIT_S = 10.0
 
 
 class Farm:
@@ -107,10 +108,21 @@ async def serve(count: int, dead: int) -> None:
     farm = Farm(count, dead)
     ticking = asyncio.create_task(farm.tick())
 
+    async def open_port(number: int) -> Any:
+        # After a restart some client, which may be who polls, can have got the port for a moment.
+        until = loop.time() + PORT_WAIT_S
+        while True:
+            try:
+                return await loop.create_server(partial(Device, farm, number), "127.0.0.1", farm.ports[number])
+            except OSError:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(0.05)
+
     async def listen() -> list[Any]:
         servers = []
         for number in range(count):
-            server = await loop.create_server(partial(Device, farm, number), "127.0.0.1", farm.ports[number])
+            server = await open_port(number)
             farm.ports[number] = server.sockets[0].getsockname()[1]
             servers.append(server)
         return servers
