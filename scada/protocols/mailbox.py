@@ -39,7 +39,8 @@ class MailboxTerm(ModbusTerm):
     """What a term says about a unit of our own Modbus server, which may hold tags of several devices."""
 
     not_good: NotGood | None = spec(
-        "what clients see of a bad or stale value of any tag of the unit; that of each device's network when left out", None
+        "what clients see of a bad or stale value of any tag of the unit; that of each device's network when left out",
+        None,
     )
 
 
