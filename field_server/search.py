@@ -14,7 +14,7 @@ class Search:
     answered, and where half of everything is illegal it is the large ones that show it soon.
     """
 
-    __slots__ = ("_deep", "_parts", "alone", "error", "rounds", "share")
+    __slots__ = ("_deep", "_large", "_small", "alone", "error", "rounds", "share")
 
     def __init__(self, error: DeviceRefused, parts: Iterable[Request], rounds: int) -> None:
         self.error = error
@@ -24,30 +24,34 @@ class Search:
         """So many parts may still be asked for in this turn."""
         self.alone: list[tuple[Request, DeviceRefused]] = []
         """Those that were refused and cannot be divided."""
-        self._parts = deque(parts)
+        self._large = deque(parts)
+        self._small: deque[Request] = deque()
         self._deep = True
 
     def __bool__(self) -> bool:
-        return bool(self._parts)
+        return bool(self._large or self._small)
 
     @property
     def next(self) -> Request:
         """The part to be asked for."""
-        return self._parts[-1] if self._deep else self._parts[0]
+        if self._deep:
+            return (self._small or self._large)[-1]
+        return (self._large or self._small)[0]
 
     def refused(self, error: DeviceRefused, instead: Iterable[Request] | None) -> None:
         """The next part was refused, and is divided by `instead` where that can be done."""
+        halves = self._small if self._deep else self._large
         part = self._take()
         if instead is None:
             self.alone.append((part, error))
         else:
-            self._parts += instead
+            halves += instead
 
     def answered(self) -> list[Request]:
         """The next part was answered: it and the others."""
-        return [self._take(), *self._parts]
+        return [self._take(), *self._small, *self._large]
 
     def _take(self) -> Request:
-        part = self._parts.pop() if self._deep else self._parts.popleft()
+        part = (self._small or self._large).pop() if self._deep else (self._large or self._small).popleft()
         self._deep = not self._deep
         return part

@@ -57,6 +57,11 @@ class Job:
         """The last time it was asked for."""
         return self.not_before > 0.0 or self.is_open or self.search is not None or self.is_searched
 
+    @property
+    def is_undivided(self) -> bool:
+        """It is refused, and its next turn may show what of it."""
+        return self.is_open or (self.search is not None and not self.is_searched)
+
     def forget_refusals(self) -> None:
         """It was answered."""
         self.not_before, self.is_open, self.is_searched, self.search = 0.0, False, False, None
@@ -109,7 +114,7 @@ class Turn:
         self.position = 0
         if self.answers:
             for job in self.jobs:
-                if job.search is not None and not job.is_searched:
+                if job.is_undivided:
                     job.not_before = 0.0  # not everything is refused, so the search is worth while
         self.answered_last, self.answers, self.patience = self.answers, False, PATIENCE
         if not self.done_once:
@@ -200,7 +205,7 @@ class DeviceTurns:
 
     def settle(self, turn: Turn, link: Link) -> None:
         """A turn is over: it is planned anew at once when it was changed, unless its refusals are still to be divided."""
-        if not turn.is_changed or (turn.answered_last and any(job.is_open for job in turn.jobs)):
+        if not turn.is_changed or (turn.answered_last and any(job.is_undivided for job in turn.jobs)):
             return
         turn.is_changed = False
         for job in turn.jobs:
