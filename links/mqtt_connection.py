@@ -42,8 +42,9 @@ PING_SHARE = 0.7
 KEEPALIVE_LOOK_S = 0.25
 SESSION_S = 7 * 24 * 3600
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
-_PUBACK = struct.Struct(">BBH")
-"""MQTT 3.1.1 section 3.4; with 5 the same bytes mean success (section 3.4.2.1)."""
+_ACKNOWLEDGEMENT = struct.Struct(">BBH")
+_PUBACK, _PUBCOMP = 0x40, 0x70
+"""MQTT 3.1.1 sections 3.4 and 3.7; with 5 the same bytes mean success (sections 3.4.2.1, 3.7.2.1)."""
 
 
 class BrokerRefused(LinkError):
@@ -89,15 +90,15 @@ class _Client(Client):
         """Throw away what is buffered."""
         self._chunk, self._at = b"", 0
 
-    def acknowledge(self, mid: int) -> None:
-        """Send PUBACK with the next flush, together with others; all of it goes out before what is published later."""
-        self._acknowledgements += _PUBACK.pack(0x40, 2, mid)
+    def acknowledge(self, mid: int, qos: int) -> None:
+        """Send the last word on a message with the next flush, together with others, and before what is published later."""
+        self._acknowledgements += _ACKNOWLEDGEMENT.pack(_PUBACK if qos == 1 else _PUBCOMP, 2, mid)
 
     def send_acknowledgements(self) -> None:
         """Hand them to paho's queue, as one piece."""
         if self._acknowledgements:
             packet, self._acknowledgements = self._acknowledgements, bytearray()
-            self._packet_queue(0x40, packet, 0, 0)
+            self._packet_queue(_PUBACK, packet, 0, 0)
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if self._failure is not None:
@@ -179,7 +180,7 @@ class MqttConnection:
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is dealt with; one of an earlier connection is left to be delivered again."""
         if delivery.qos and delivery.session == self.session and self._socket is not None:
-            self._client.acknowledge(delivery.mid)
+            self._client.acknowledge(delivery.mid, delivery.qos)
             self._want_write()
 
     def post(self, topic: str, payload: bytes, on_done: OnDone | None, qos: int, retain: bool) -> None:
@@ -306,6 +307,11 @@ class MqttConnection:
             topic = message.topic
         except UnicodeDecodeError:
             topic = UNREADABLE_TOPIC
+        if not topic or (message.qos and not message.mid):
+            # MQTT 3.1.1 section 2.3.1, MQTT 5 section 3.3.2.1 (there are no topic aliases: we allow the broker none)
+            log.error("%s: a message without a %s", self._identity.broker, "packet identifier" if topic else "topic")
+            self._loop.call_soon(self.drop)  # not within paho's own reading
+            return
         self._on_message(topic, bytes(message.payload), message.retain, delivery)
 
     def _on_publish(self, _client: Client, _userdata: object, mid: int, reason: Any, _properties: object) -> None:

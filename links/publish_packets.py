@@ -56,6 +56,8 @@ def read_publish(data: bytes, at: int, five: bool) -> Publication | None:
         if mark + 2 > stop:
             return None
         mid = data[mark] << 8 | data[mark + 1]
+        if not mid:
+            return None
         mark += 2
     if five:
         if mark >= stop or data[mark]:

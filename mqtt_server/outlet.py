@@ -339,7 +339,7 @@ class Outlet:
                     await self._send(alone[0])
             return
         slot = slots[0]
-        reason = f"{slot.out.place}: {error}"
+        reason = str(error)
         log.debug("refused: %s", reason)
         self._drop(slot, [slot.refused(reason, self._loop.time())], RejectCode.DEVICE_REFUSED, reason)
         if slot.queue:

@@ -5,6 +5,7 @@ Every step raises BadValue for a value that it cannot take.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from scada.config import BindingConfig, LimitsConfig, ScalingConfig, TagConfig
@@ -33,7 +34,7 @@ def compile_read(tag: TagConfig, source: BindingConfig, limits: Sequence[Limits]
     get = _compile_bits(address.bits) if address.bits is not None else compile_path(address.path or "").get
     steps: list[Step] = []
     if options.enum is not None:
-        steps.append(_compile_enum(options.enum))
+        steps.append(_compile_enum(options.enum, options.numeric_text))
     steps += _engineering_steps(tag, source, options.numeric_text)
     steps += [each.apply for each in limits]
     return _chain(get, steps)
@@ -176,13 +177,16 @@ def _compile_bits(paths: tuple[str, ...]) -> Callable[[Any], int]:
     return pack
 
 
-def _compile_enum(texts: Mapping[str, object]) -> Step:
+def _compile_enum(texts: Mapping[str, object], numeric_text: bool) -> Step:
     def translate(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        if value not in texts:
-            raise BadValue(RejectCode.UNKNOWN_TEXT, f"{_shown(value)} is none of the texts {', '.join(texts)}"[:300])
-        return texts[value]
+        if value in texts:
+            return texts[value]
+        if numeric_text:
+            with suppress(BadValue):
+                return _numeric_text(value)
+        raise BadValue(RejectCode.UNKNOWN_TEXT, f"{_shown(value)} is none of the texts {', '.join(texts)}"[:300])
 
     return translate
 

@@ -52,12 +52,31 @@ class Table(MethodView):
 def _everything(filters: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[int, str]]]:
     """All tags, and the names behind the ids in them."""
     store = config()
+    items = {each["id"]: each for each in _all(store.list_items)}
+    terms = {each["id"]: each for each in _all(store.list_terms)}
     names = {
         "device_id": {each["id"]: each["name"] for each in _all(store.list_devices)},
-        "item_id": {each["id"]: each["name"] for each in _all(store.list_items)},
-        "term_id": {each["id"]: each["name"] for each in _all(store.list_terms)},
+        "item_id": {number: each["name"] for number, each in items.items()},
+        "term_id": {number: each["name"] for number, each in terms.items()},
     }
-    return _all(store.list_tags, filters), names
+    tags = _all(store.list_tags, filters)
+    return [_own(tag, items.get(tag["item_id"]), terms.get(tag["term_id"])) for tag in tags], names
+
+
+def _own(tag: dict[str, Any], item: dict[str, Any] | None, term: dict[str, Any] | None) -> dict[str, Any]:
+    """The tag without what it has from its item and its term: read in again, it is to follow them as before."""
+    if item is not None and tag["data_type"] == item["data_type"]:
+        tag = tag | {"data_type": None}
+    if term is not None:
+        tag = tag | {"bindings": [_without_unit(binding, term["settings"]) for binding in tag["bindings"]]}
+    return tag
+
+
+def _without_unit(binding: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    unit_id = (settings.get(binding["protocol"]) or {}).get("unit_id")
+    if unit_id is None or binding["address"].get("unit_id") != unit_id:
+        return binding
+    return binding | {"address": binding["address"] | {"unit_id": None}}
 
 
 def _all(method: Any, filters: dict[str, Any] | None = None) -> list[dict[str, Any]]:

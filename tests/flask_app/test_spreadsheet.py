@@ -81,6 +81,30 @@ def test_what_was_exported_comes_back_the_same(plant: FlaskClient) -> None:
     assert plant.get("/api/v1/tags.csv?device=boiler").text.count("full") == 1
 
 
+def test_what_a_tag_inherits_it_inherits_after_a_round_trip(plant: FlaskClient) -> None:
+    """The unit of a term was exported as the binding's own: with another term in the cell it stayed the old one's."""
+    network = {"modbus": {"host": "127.0.0.1"}}
+    terms = [{"name": f"m{unit}", "settings": {"modbus": {"unit_id": unit}}} for unit in (7, 8)]
+    plant.post("/api/v1/items", json={"name": "count", "data_type": "int"})
+    binding = {"protocol": "modbus", "direction": "in", "address": {"register": 1}}
+    tags = [
+        {"name": "inherits", "term": "m7", "item": "count", "bindings": [binding]},
+        {"name": "own", "term": "m7", "item": "count", "data_type": "float",
+         "bindings": [binding | {"address": {"register": 2, "unit_id": 9}}]},
+    ]  # fmt: skip
+    made = plant.post("/api/v1/devices", json={"name": "plc", "network": network, "terms": terms, "tags": tags})
+    assert made.status_code == 201, made.text
+    before = plant.get("/api/v1/config").json
+    exported = plant.get("/api/v1/tags.csv?device=plc").text
+    assert load(plant, exported).status_code == 200
+    assert plant.get("/api/v1/config").json == before
+    assert load(plant, exported.replace("m7", "m8")).status_code == 200
+    units = [
+        plant.get(f"/api/v1/tags/plc@{name}").json["bindings"][0]["address"]["unit_id"] for name in ("inherits", "own")
+    ]
+    assert units == [8, 9]
+
+
 def test_no_cell_is_a_formula_to_a_spreadsheet(plant: FlaskClient) -> None:
     for index, text in enumerate(["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\t=1"]):
         plant.post("/api/v1/devices/boiler/tags", json={"name": f"t{index}", "description": text})

@@ -9,7 +9,7 @@ from links.backoff import Backoff
 from links.environment import MqttSettings
 from links.mqtt import Delivery, MqttLink
 from scada.errors import LinkError
-from tests.support.scripted_broker import PUBLISH, ScriptedBroker, packet
+from tests.support.scripted_broker import PUBCOMP, PUBLISH, PUBREC, PUBREL, ScriptedBroker, packet
 
 
 @pytest.fixture
@@ -157,6 +157,37 @@ async def test_what_follows_in_a_connection_that_its_receiver_ended_is_left_to_t
     broker.writers[-1].write(b"".join(packet(PUBLISH << 4 | 2, body + each) for each in (b"1", b"end", b"2")))
     await eventually(lambda: not link.online.is_set())
     assert received == [b"1", b"end"]
+    await link.close()
+
+
+async def test_each_level_of_delivery_has_its_own_last_word(broker: ScriptedBroker) -> None:
+    """A message of QoS 2 got PUBACK in place of PUBCOMP: a broker keeps it for ever."""
+    received: list[tuple[bytes, Delivery]] = []
+    link = await make_link(broker, received)
+    link.start()
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    broker.writers[-1].write(packet(PUBLISH << 4 | 4, b"\x00\x01a\x00\x07two"))
+    await eventually(lambda: broker.said[PUBREC] == [7])
+    broker.writers[-1].write(packet(PUBREL << 4 | 2, b"\x00\x07"))
+    await eventually(lambda: received)
+    link.acknowledge(received[0][1])
+    await eventually(lambda: broker.said[PUBCOMP] == [7])
+    assert (received[0][0], broker.acknowledged) == (b"two", [])
+    await link.close()
+
+
+@pytest.mark.parametrize("body", [b"\x00\x01a\x00\x00x", b"\x00\x00\x00\x01x"])
+async def test_a_message_that_cannot_be_ends_the_connection(broker: ScriptedBroker, body: bytes) -> None:
+    """Without a packet identifier, without a topic."""
+    received: list[tuple[bytes, Delivery]] = []
+    link = await make_link(broker, received)
+    link.start()
+    async with asyncio.timeout(5):
+        await link.online.wait()
+    broker.writers[-1].write(packet(PUBLISH << 4 | 2, body))
+    await broker.until(lambda: broker.connects == 2)
+    assert (received, broker.acknowledged) == ([], [])
     await link.close()
 
 

@@ -44,6 +44,7 @@ def test_golden_packets(data: bytes, found: Publication) -> None:
         b"\x30\x05\x00\x04a/bx",  # the topic goes beyond the packet
         b"\x32\x04\x00\x01a\x00\x00\x00",  # and so does the packet's number
         b"\x32\x03\x00\x01a\x00\x00\x00",
+        b"\x32\x05\x00\x01a\x00\x00",  # packet identifier 0
         b"\x30\x04\x00\x02\xff\xfe",  # no UTF-8
         b"\x30\x04\x00\x02\xc0\x80",
         b"\x30\x81\x81\x00" + bytes(128),  # a length of three bytes
@@ -70,7 +71,7 @@ def test_it_reads_what_the_library_reads(header: int, topic: str, mid: int, payl
     body = struct.pack(">H", len(name)) + name + number + (b"\0" if five else b"") + payload
     data = packet(header, body)
     found = read_publish(data, 0, five)
-    if header & 4 or len(body) >= 16_384:
+    if header & 4 or len(body) >= 16_384 or (header & 2 and not mid):
         assert found is None
         return
     theirs = decode_publish(header, body, MQTTv5 if five else MQTTv311)

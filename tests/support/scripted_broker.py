@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+PUBREC, PUBREL, PUBCOMP = 5, 6, 7
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ = 1, 2, 3, 4, 8, 9, 10, 11, 12
 
 
@@ -24,6 +25,7 @@ class ScriptedBroker:
         self.unsubscribed: list[list[str]] = []
         self.connects = 0
         self.acknowledged: list[int] = []
+        self.said: dict[int, list[int]] = {PUBREC: [], PUBCOMP: []}
         self.published: list[tuple[str, bytes]] = []
         self.suback = True
         self.refuses_subscriptions = False
@@ -107,5 +109,7 @@ class ScriptedBroker:
                 writer.write(bytes((PUBLISH << 4, len(sent))) + sent)
         elif kind == PUBACK:
             self.acknowledged.append(int.from_bytes(body[:2], "big"))
+        elif kind in (PUBREC, PUBCOMP):
+            self.said[kind].append(int.from_bytes(body[:2], "big"))
         elif kind == PINGREQ:
             writer.write(bytes((13 << 4, 0)))
