@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from links.mqtt import Delivery, MqttLink
 from mqtt_server.feeds import Feeds
+from mqtt_server.filters import Filters
 from mqtt_server.heard import Heard
 from mqtt_server.outlet import Outlet
 from mqtt_server.parking import Parking
@@ -42,7 +42,7 @@ class Gateway:
         self.feeds = Feeds(self)
         self._plans: dict[int, DevicePlan] = {}
         self._topics: TopicIndex[int] = TopicIndex()
-        self._topic_uses: Counter[str] = Counter()
+        self._filters = Filters()
         self._routes: dict[int, tuple[Outlet, Slot]] = {}
         self._outlets: dict[tuple[str, str, int], tuple[Outlet, asyncio.Task[None]]] = {}
         self._last_tickets: dict[str, Ticket] = {}
@@ -59,6 +59,7 @@ class Gateway:
         """Both call back into this gateway, so they are made after it."""
         self._parking = parking
         self._link = link
+        self._filters.attach(link)
         self._publisher = Publisher(link, self._refuse)
 
     def find(self, name: str) -> DevicePlan | None:
@@ -153,7 +154,6 @@ class Gateway:
 
     def apply(self, change: Change[DevicePlan]) -> bool:
         """Put a new configuration into force; only what changed is touched. Whether values must be asked for on the bus."""
-        filters_before = set(self._topic_uses)
         for device_id in change.removed:
             self._remove_device(device_id)
         # Names may change hands within one change: what was told under them is withdrawn before anything new is told.
@@ -167,11 +167,7 @@ class Gateway:
             ask |= self._put_device(plan)
         self._names = {plan.name: plan for plan in self._plans.values()}
         self._break_loops()
-        self._topic_uses += Counter()  # drops what is used no more
-        filters = set(self._topic_uses)
-        # In this order a topic that changes hands is never without a subscription.
-        self._link.subscribe(filters - filters_before)
-        self._link.unsubscribe(filters_before - filters)
+        self._filters.apply()
         self._close_unused()
         return ask
 
@@ -265,7 +261,7 @@ class Gateway:
         self._plans[plan.device_id] = plan
         if plan.topic is not None:
             self._topics.add(plan.topic, plan.device_id)
-            self._topic_uses[plan.topic] += 1
+            self._filters.add(plan.topic)
         outs = {out.binding_id: out for out in _outs(plan)}
         for binding_id in _bindings(old) - outs.keys():
             self._remove_route(binding_id)
@@ -301,7 +297,7 @@ class Gateway:
     def _forget_topic(self, plan: DevicePlan) -> None:
         if plan.topic is not None:
             self._topics.remove(plan.topic, plan.device_id)
-            self._topic_uses[plan.topic] -= 1
+            self._filters.remove(plan.topic)
 
     def _put_route(self, out: OutPlan) -> None:
         """A new binding gets a slot; a changed one keeps the values that wait, encoded anew."""

@@ -1,5 +1,7 @@
 """Which devices a message concerns: a dictionary hit for plain topics, a walk down a small tree for filters with wildcards."""
 
+from collections.abc import Collection
+from itertools import zip_longest
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -86,6 +88,29 @@ class TopicIndex(Generic[V]):
             self._prune(child, levels[1:])
         if not (child.children or child.here or child.below):
             del node.children[levels[0]]
+
+
+def widest(filters: Collection[str]) -> set[str]:
+    """The filters without those whose topics another one takes all."""
+    index: TopicIndex[str] = TopicIndex()
+    for each in filters:
+        if _is_wild(each):
+            index.add(each, each)
+    # `find` takes a filter for a topic, so it finds each one that could be wider, and some that are not.
+    return {each for each in filters if not any(other != each and covers(other, each) for other in index.find(each))}
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that `narrow` takes is one that `wide` takes (MQTT 3.1.1 section 4.7)."""
+    levels, others = wide.split("/"), narrow.split("/")
+    if levels[0] in ("+", "#") and others[0].startswith("$"):
+        return False
+    for level, other in zip_longest(levels, others):
+        if level == "#":
+            return True
+        if level is None or other is None or other == "#" or level not in ("+", other):
+            return False
+    return True
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -273,6 +273,26 @@ async def test_b7_duplicates_and_overlapping_filters(gateway_plant: Plant, devic
     assert gateway_plant.rejects() == []
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"], indirect=True)
+async def test_b7_overlapping_filters_write_each_value_once_and_in_order(tmp_path: Path, broker: Broker) -> None:
+    """Each copy of a message went to every device: older values over newer ones, on the embedded broker."""
+    async with build_plant(tmp_path, broker) as plant, FaultDevice() as device:
+        options = {"options": {"every_value": True}}
+        for number, topic in enumerate(("plant/x", "plant/+", "plant/#")):
+            plant.device(f"d{number}", device.port, [tag("t", 10 * number, **options)], mqtt={"topic": topic})
+        await plant.start()
+        await plant.publish([("plant/x", b'{"t": %d}' % value) for value in range(1, 201)])
+        await plant.wait(lambda: device.registers[:21:10] == [200, 200, 200], "the last value", 20)
+        await asyncio.sleep(0.5)
+        for register in (0, 10, 20):
+            writes = [seen.pdu for seen in device.seen if seen.pdu[:3] == bytes((6, 0, register))]
+            assert [int.from_bytes(pdu[3:], "big") for pdu in writes] == list(range(1, 201))
+        await plant.publish([("plant/late", b'{"t": 77}')], retain=True)
+        await plant.wait(lambda: device.registers[10:21:10] == [77, 77], "both wide ones")
+        plant.device("late", device.port, [tag("t", 5)], mqtt={"topic": "plant/late"})
+        await plant.wait(lambda: device.registers[5] == 77, "what is retained, although a wider filter was there")
+
+
 async def test_b7_a_second_client_with_our_id_starts_no_ping_pong(gateway_plant: Plant, device: FaultDevice) -> None:
     gateway_plant.device("boiler", device.port, [tag("t", 0)])
     await gateway_plant.start()

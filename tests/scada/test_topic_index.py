@@ -1,11 +1,13 @@
 """The index finds what MQTT's matching rule says, as paho's own matcher sees it."""
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from scada.topic_index import TopicIndex
+from scada.topic_index import TopicIndex, covers, matches, widest
 
 LEVEL = st.sampled_from(["a", "b", "c", "$x"])
 TOPIC = st.lists(LEVEL, min_size=1, max_size=4).map("/".join)
@@ -80,3 +82,29 @@ def test_the_cases_of_section_4_7(topic_filter: str, topic: str, expected: bool)
     index.add(topic_filter, "x")
     assert (index.find(topic) == ["x"]) is expected
     assert topic_matches_sub(topic_filter, topic) is expected
+
+
+LEVELS = st.lists(st.sampled_from(["a", "b", "+"]), min_size=1, max_size=3)
+WIDE = st.builds(lambda levels, deep: "/".join([*levels, "#"] if deep else levels), LEVELS, st.booleans())
+TOPICS = ["/".join(each) for size in (1, 2, 3, 4) for each in product("abc", repeat=size)]
+
+
+@given(WIDE, WIDE)
+def test_a_filter_covers_another_when_it_takes_all_of_its_topics(wide: str, narrow: str) -> None:
+    taken = [topic for topic in TOPICS if matches(narrow, topic)]
+    assert covers(wide, narrow) is all(matches(wide, topic) for topic in taken)
+
+
+@given(st.sets(WIDE, max_size=6))
+def test_the_widest_take_what_all_take(filters: set[str]) -> None:
+    found = widest(filters)
+    assert found <= filters
+    assert not any(covers(one, other) for one in found for other in found if one != other)
+    for topic in TOPICS:
+        assert any(matches(each, topic) for each in found) is any(matches(each, topic) for each in filters)
+
+
+def test_no_wildcard_covers_a_topic_of_the_broker() -> None:
+    assert not covers("#", "$SYS/x")
+    assert not covers("+/x", "$SYS/x")
+    assert covers("$SYS/#", "$SYS/x")
