@@ -41,12 +41,12 @@ class Filters:
         self._uses += Counter()  # drops what is used no more
         known, self._known = self._known, set(self._uses)
         old, self._wide = self._wide, widest(self._known)
-        covered = self._known - self._wide
-        # Where nothing was subscribed to, the wide one brings everything that is retained.
-        asked = (covered - known) if old else set()
+        new = self._known - self._wide - known
+        # Where nothing was subscribed to yet the wide ones bring everything that is retained, and what they cover may still be
+        # held by an earlier run's session.
+        asked = new if old else set()
         self._link.subscribe((self._wide - old) | asked)
-        # What is covered may still be held by an earlier run's session.
-        self._link.unsubscribe((old - self._wide) | (known - self._known) | (covered - asked))
+        self._link.unsubscribe((old - self._wide) | (known - self._known) | (new - asked))
         if asked:
             asyncio.get_running_loop().call_later(ASK_S, self._give_back, asked)
 
