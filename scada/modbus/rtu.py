@@ -38,11 +38,14 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
     """The PDU of the reply to `request` in `data`, all that was received since it went out; None while it is not there.
 
     Noise before and after the reply is passed over: line drivers make it when they turn round, and the CRC guards the
-    rest. So is another unit's frame: it may be late. One sound frame of the unit is returned whatever it says. What begins as the
-    reply is waited for to its end: registers in it may look like a frame of their own.
+    rest. So is another unit's frame: it may be late. One sound frame of the unit is returned whatever it says. What begins
+    as the reply is not searched for a smaller one: what it carries may look like a frame of its own.
     """
     function = request.function
-    head = bytes((unit_id, function)) + _begin(request)
+    is_write = isinstance(request, WriteRequest | MaskWriteRequest)
+    head = bytes((unit_id, function)) + (
+        request.address.to_bytes(2, "big") if is_write else bytes((_frame_size(request) - 5,))
+    )
     for start in range(len(data) - MIN_FRAME):
         if data[start] != unit_id or data[start + 1] & ~ERROR_FLAG != function:
             continue
@@ -50,17 +53,12 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
         if end <= len(data) and crc16(data[start:end]) == 0:
             return data[start + 1 : end - 2]
         if end > len(data) and data.startswith(head, start):
+            if is_write:
+                break  # an echo is as long as every other: a sound frame that ends sooner is broken, not incomplete
             return None
     if len(data) >= MIN_FRAME and data[0] == unit_id and crc16(data) == 0:
         return data[1:-2]  # another function or size: the caller's check tells which
     return None
-
-
-def _begin(request: Request) -> bytes:
-    """What follows the function in the reply to `request`: the number of bytes, or the address again."""
-    if isinstance(request, WriteRequest | MaskWriteRequest):
-        return request.address.to_bytes(2, "big")
-    return bytes((_frame_size(request) - 5,))
 
 
 def _frame_size(request: Request) -> int:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tests.support.processes import free_port
+
 EXCEPTION_CODES = (1, 2, 3, 4, 5, 6, 8, 10, 11, 0, 255)
 FLOOD_BYTES = 13_000_000
 FIN, RST = "fin", "rst"
@@ -76,13 +78,13 @@ class FaultDevice:
 
     async def listen(self, port: int = 0) -> None:
         """Start to listen, on the same port as before when there was one."""
-        self.port = self.port or port
+        kind = socket.SOCK_DGRAM if self.framing == "udp" else socket.SOCK_STREAM
+        self.port = self.port or port or (free_port(kind) if self._listen is None else 0)
         if self.framing == "udp":
             loop = asyncio.get_running_loop()
             self._listener, _ = await loop.create_datagram_endpoint(
                 lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
             )
-            self.port = self._listener.get_extra_info("sockname")[1]
             return
         if self._listen is not None:
             self._listener = await asyncio.start_server(self._serve, sock=self._listen())

@@ -59,6 +59,24 @@ def test_registers_that_look_like_an_exception_are_no_frame_while_the_reply_is_i
     assert find_reply(b"\x01\x03\x07" + refusal, 1, ReadRequest(3, 0, 3)) == refusal[1:-2], "noise is no beginning"
 
 
+def test_a_sound_echo_that_is_too_short_is_handed_on() -> None:
+    """It was waited for in vain, and a device that breaks the protocol was taken for one that is late."""
+    body = bytes.fromhex("11 10 00 01 00")
+    assert find_reply(body + crc16(body).to_bytes(2, "little"), 17, WriteRequest(16, 1, 2, b"\0" * 4)) == body[1:]
+
+
+def test_an_echo_that_looks_like_an_exception_is_no_refusal_while_it_is_incomplete() -> None:
+    """Function 6 of unit 6: from its second byte on, this echo is exception 2 of that unit."""
+    refusal = bytes.fromhex("06 86 02")
+    refusal += crc16(refusal).to_bytes(2, "little")
+    body = b"\x06" + refusal
+    frame = body + crc16(body).to_bytes(2, "little")
+    request = WriteRequest(6, int.from_bytes(body[2:4], "big"), 1, body[4:6])
+    for end in range(len(frame)):
+        assert find_reply(frame[:end], 6, request) is None
+    assert find_reply(frame, 6, request) == frame[1:-2]
+
+
 def test_another_units_reply_is_passed_over() -> None:
     frame = bytes.fromhex(CASES[2][1])
     assert find_reply(frame, 18, ReadRequest(4, 8, 1)) is None
