@@ -25,8 +25,8 @@ def page_of(
 ) -> tuple[list[Row], int]:
     """The rows of a page of the columns' table (pages count from 1) and how many there are in all.
 
-    `filters` compares columns with values; text may hold * and ?. `extra` are filters that are no column of the table. `total`:
-    their number, where the caller has a quicker way to it.
+    `filters` compares columns with values; text may hold * and ?. `extra` is what is shown but no column of the table, or
+    another value than the column's. `total`: their number, where the caller has a quicker way to it.
     Raises ConfigError for a field that cannot be filtered or sorted by, and for a page that cannot be.
     """
     table = shown[0].table
@@ -35,8 +35,11 @@ def page_of(
         faults.append(Fault("page", "counts from 1"))
     if not 1 <= page_size <= MAX_PAGE_SIZE:
         faults.append(Fault("page_size", f"must be 1 to {MAX_PAGE_SIZE}"))
-    usable = {column.name: column for column in table.columns if isinstance(column.type, String | Integer | Boolean)}
-    conditions = _conditions(connection, usable, filters or {}, extra or {}, faults)
+    usable: dict[str, ColumnElement[Any]] = {
+        column.name: column for column in table.columns if isinstance(column.type, String | Integer | Boolean)
+    }
+    usable |= extra or {}
+    conditions = _conditions(connection, usable, filters or {}, faults)
     order = _order(usable, table, sort, faults)
     if faults:
         raise ConfigError(faults)
@@ -53,16 +56,15 @@ def page_of(
 
 def _conditions(
     connection: Connection,
-    usable: Mapping[str, Column[Any]],
+    usable: Mapping[str, ColumnElement[Any]],
     filters: Mapping[str, Any],
-    extra: Mapping[str, ColumnElement[Any]],
     faults: list[Fault],
 ) -> list[ColumnElement[bool]]:
     result: list[ColumnElement[bool]] = []
     for name, value in filters.items():
-        column = extra.get(name, usable.get(name))
+        column = usable.get(name)
         if column is None:
-            faults.append(Fault(name, f"cannot be filtered by; possible are {', '.join([*usable, *extra])}"))
+            faults.append(Fault(name, f"cannot be filtered by; possible are {', '.join(usable)}"))
             continue
         if isinstance(column.type, String):
             result.append(matches(connection, column, str(value)))
@@ -105,7 +107,7 @@ def _typed(column: ColumnElement[Any], value: object) -> int | bool:
 
 
 def _order(
-    usable: Mapping[str, Column[Any]], table: Table, sort: Sequence[str], faults: list[Fault]
+    usable: Mapping[str, ColumnElement[Any]], table: Table, sort: Sequence[str], faults: list[Fault]
 ) -> list[ColumnElement[Any]]:
     result: list[ColumnElement[Any]] = []
     descending = False

@@ -52,7 +52,7 @@ class ItemFields:
 
 @dataclass(frozen=True, slots=True)
 class TagFields:
-    """A tag's own fields, null for the item's; beside them `item_id` or `item`, `term_id` or `term`, and `bindings`."""
+    """A tag's own fields, null for what its item says; beside them `item_id` or `item`, `term_id` or `term`, and `bindings`."""
 
     name: str = spec("unique in its device", max_length=NAME_LENGTH, check=check_name)
     description: str = spec("free text", "", max_length=500)

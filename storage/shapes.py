@@ -29,6 +29,10 @@ TAG_FIELDS = (
 )  # fmt: skip
 
 
+INHERITED = ("data_type", "unit", "scaling", "limits", "deadband")
+"""What a tag has from its item, unless it says something else."""
+
+
 def columns(table: Table, *names: str) -> list[Column[Any]]:
     """The id and the named columns of a table."""
     return [table.c[name] for name in ("id", *names)]
@@ -59,11 +63,16 @@ def item_document(row: Mapping[str, Any]) -> Row:
     return {**row, "scaling": _scaling(row["scaling"]), "limits": _limits(row["limits"])}
 
 
-def tag_document(row: Mapping[str, Any], item_type: str | None, bindings: list[Row]) -> Row:
-    """A tag with its bindings, already documents; its data type is shown as the one in force."""
-    result = {**row, "scaling": _scaling(row["scaling"]), "limits": _limits(row["limits"]), "bindings": bindings}
-    result["data_type"] = row["data_type"] or item_type or "float"
-    return result
+def tag_document(row: Mapping[str, Any], item: Mapping[str, Any] | None, bindings: list[Row]) -> Row:
+    """A tag with its bindings, already documents; what it has from its item is shown as its own."""
+    known = {**row, **inherited(row, item), "bindings": bindings}
+    return {**known, "scaling": _scaling(known["scaling"]), "limits": _limits(known["limits"])}
+
+
+def inherited(row: Mapping[str, Any], item: Mapping[str, Any] | None) -> Row:
+    """A stored tag's INHERITED fields as they are in force."""
+    result = {name: row[name] if row[name] is not None or item is None else item[name] for name in INHERITED}
+    return {**result, "data_type": result["data_type"] or "float"}
 
 
 def binding_document(row: Mapping[str, Any], term_settings: Mapping[str, Any] | None) -> Row:

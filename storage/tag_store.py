@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select
 
 from scada.errors import Fault
 from scada.schema import join
+from scada.values import DataType
 from storage.documents import Document, Reader, checked
 from storage.drafts import TagDraft
 from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import DEVICE, TAG, Row
+from storage.shapes import DEVICE, INHERITED, ITEM, TAG, Row
 from storage.tags import Mode, save_tags
 from storage.views import TAG_COLUMNS, device_revision, one, tag_documents
 
@@ -30,10 +31,9 @@ class TagStore:
         sort: Sequence[str] = (),
         filters: Mapping[str, Any] | None = None,
     ) -> tuple[list[Row], int]:
-        """One page of tags with their bindings, and their number. `device` filters by the device's name."""
+        """One page of tags with their bindings, and their number. `device` is the device's name."""
         with reading(self.engine) as connection:
-            device = select(DEVICE.c.name).where(DEVICE.c.id == TAG.c.device_id).scalar_subquery()
-            found, total = page_of(connection, TAG_COLUMNS, page, page_size, sort, filters, {"device": device})
+            found, total = page_of(connection, TAG_COLUMNS, page, page_size, sort, filters, _shown())
             return tag_documents(connection, found), total
 
     def get_tag(self, tag_id: int) -> Row:
@@ -94,7 +94,10 @@ class TagStore:
             before = seen_tag(change.connection, tag_id, expected_revision)
             _stays(change.connection, document, before["device_id"])
             stored = one(change.connection, TAG_COLUMNS, tag_id)
-            merged = merge_patch(stored, document)
+            # What has parts is patched as it is shown; the rest of what is inherited stays so.
+            named = document if isinstance(document, Mapping) else {}
+            parts = {name: before[name] for name in INHERITED if isinstance(named.get(name), Mapping)}
+            merged = merge_patch(stored | parts, document)
             for name in ("item", "term"):
                 # The reference by name says which; the stored id would be the old one.
                 if name in document and f"{name}_id" not in document:
@@ -110,6 +113,18 @@ class TagStore:
             change.connection.execute(delete(TAG).where(TAG.c.id == tag_id))
             change.touch(before["device_id"])
             change.note(f"tag {before['name']} of device {before['device_id']}", before, None)
+
+
+def _shown() -> dict[str, ColumnElement[Any]]:
+    """What lists of tags show that is not, or not only, in the table of tags."""
+    data_type, unit = (
+        select(column).where(ITEM.c.id == TAG.c.item_id).scalar_subquery() for column in (ITEM.c.data_type, ITEM.c.unit)
+    )
+    return {
+        "device": select(DEVICE.c.name).where(DEVICE.c.id == TAG.c.device_id).scalar_subquery(),
+        "data_type": func.coalesce(TAG.c.data_type, data_type, DataType.FLOAT.value),
+        "unit": func.coalesce(TAG.c.unit, unit),
+    }
 
 
 def tag_document(connection: Connection, tag_id: int) -> Row:

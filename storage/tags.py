@@ -14,7 +14,19 @@ from storage.contradictions import misplaced, one_source, unsuited
 from storage.drafts import BindingDraft, TagDraft
 from storage.feedback import unread
 from storage.revisions import Change
-from storage.shapes import BINDING, BINDING_FIELDS, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns, unit_id
+from storage.shapes import (
+    BINDING,
+    BINDING_FIELDS,
+    INHERITED,
+    ITEM,
+    NETWORK,
+    TAG,
+    TAG_FIELDS,
+    TERM,
+    Row,
+    columns,
+    unit_id,
+)
 
 # SQLite before 3.32 takes 999 parameters in a statement, PostgreSQL 65,535; an IN list longer than this is cut in pieces.
 CHUNK = 900
@@ -34,7 +46,7 @@ class Surroundings:
     def __init__(self, connection: Connection, device_ids: set[int], items: bool) -> None:
         self.networks: dict[int, dict[str, Row]] = defaultdict(dict)
         self.terms: dict[tuple[int, int | str], tuple[int, Row]] = {}
-        self.items: dict[int | str, tuple[int, str]] = {}
+        self.items: dict[int | str, Row] = {}
         for ids in chunks(device_ids):
             networks = select(NETWORK.c.device_id, NETWORK.c.protocol, NETWORK.c.settings)
             for device_id, protocol, settings in connection.execute(networks.where(NETWORK.c.device_id.in_(ids))):
@@ -43,8 +55,8 @@ class Surroundings:
             for term_id, device_id, name, settings in connection.execute(terms.where(TERM.c.device_id.in_(ids))):
                 self.terms[device_id, term_id] = self.terms[device_id, name] = term_id, settings
         if items:
-            for item_id, name, data_type in connection.execute(select(ITEM.c.id, ITEM.c.name, ITEM.c.data_type)):
-                self.items[item_id] = self.items[name] = item_id, data_type
+            for item in connection.execute(select(*columns(ITEM, "name", *INHERITED))).mappings():
+                self.items[item["id"]] = self.items[item["name"]] = dict(item)
 
     def resolve(self, device_id: int, draft: TagDraft) -> Iterable[Fault]:
         """Put the ids of device, item and term into the draft's row; yield what does not fit."""
@@ -56,10 +68,9 @@ class Surroundings:
             if item is None:
                 yield Fault(join(draft.path, _key("item", draft.item)), f"there is no item {draft.item!r}")
             else:
-                row["item_id"] = item[0]
-                # The item's own type is stored as "inherited", so that the tag follows its item.
-                row["data_type"] = None if data_type == item[1] else data_type
-                data_type = data_type or item[1]
+                row["item_id"], data_type = item["id"], data_type or item["data_type"]
+                # What the item says too is stored as "inherited", so that the tag follows its item.
+                row.update((name, None) for name in INHERITED if row[name] == item[name])
         if draft.term is not None:
             term = self.terms.get((device_id, draft.term))
             if term is None:

@@ -8,7 +8,19 @@ from sqlalchemy import Column, ColumnElement, Connection, select
 
 from storage import shapes
 from storage.revisions import found, valid_id
-from storage.shapes import BINDING, BINDING_FIELDS, DEVICE, ITEM, NETWORK, TAG, TAG_FIELDS, TERM, Row, columns
+from storage.shapes import (
+    BINDING,
+    BINDING_FIELDS,
+    DEVICE,
+    INHERITED,
+    ITEM,
+    NETWORK,
+    TAG,
+    TAG_FIELDS,
+    TERM,
+    Row,
+    columns,
+)
 from storage.tags import chunks
 
 DEVICE_COLUMNS = columns(DEVICE, "name", "description", "enabled", "revision")
@@ -62,12 +74,12 @@ def tag_documents(connection: Connection, tags: Sequence[Row]) -> list[Row]:
     for ids in chunks(row["id"] for row in tags):
         stored += rows(connection, BINDING_COLUMNS, BINDING.c.tag_id.in_(ids))
     terms = term_settings(connection, {row["term_id"] for row in tags})
-    types = item_types(connection, {row["item_id"] for row in tags})
+    items = items_by_id(connection, {row["item_id"] for row in tags})
     term_of = {row["id"]: terms.get(row["term_id"]) for row in tags}
     bindings: dict[int, list[Row]] = defaultdict(list)
     for row in stored:
         bindings[row["tag_id"]].append(shapes.binding_document(row, term_of[row["tag_id"]]))
-    return [shapes.tag_document(row, types.get(row["item_id"]), bindings.get(row["id"], [])) for row in tags]
+    return [shapes.tag_document(row, items.get(row["item_id"]), bindings.get(row["id"], [])) for row in tags]
 
 
 def binding_documents(connection: Connection, bindings: Sequence[Row]) -> list[Row]:
@@ -87,9 +99,9 @@ def term_settings(connection: Connection, term_ids: set[int | None]) -> dict[int
     return result
 
 
-def item_types(connection: Connection, item_ids: set[int | None]) -> dict[int | None, str]:
-    """The data types of the items with these ids."""
-    result: dict[int | None, str] = {}
+def items_by_id(connection: Connection, item_ids: set[int | None]) -> dict[int | None, Row]:
+    """What tags have from the items with these ids."""
+    result: dict[int | None, Row] = {}
     for ids in chunks(each for each in item_ids if each is not None):
-        result.update(connection.execute(select(ITEM.c.id, ITEM.c.data_type).where(ITEM.c.id.in_(ids))).all())
+        result.update((row["id"], row) for row in rows(connection, columns(ITEM, *INHERITED), ITEM.c.id.in_(ids)))
     return result

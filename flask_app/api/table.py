@@ -11,6 +11,7 @@ from flask_app.api.blueprint import ApiBlueprint
 from flask_app.bodies import raw_body
 from flask_app.database import config
 from flask_app.messages import TableImportSchema, TableQuerySchema, TableResultSchema
+from storage.shapes import INHERITED
 
 blueprint = ApiBlueprint("table", "Tags with their bindings as CSV, one line each.")
 _MEDIA_TYPE = "text/csv"
@@ -65,8 +66,8 @@ def _everything(filters: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str
 
 def _own(tag: dict[str, Any], item: dict[str, Any] | None, term: dict[str, Any] | None) -> dict[str, Any]:
     """The tag without what it has from its item and its term: read in again, it is to follow them as before."""
-    if item is not None and tag["data_type"] == item["data_type"]:
-        tag = tag | {"data_type": None}
+    if item is not None:
+        tag = tag | {name: None for name in INHERITED if tag[name] == item[name]}
     if term is not None:
         tag = tag | {"bindings": [_without_unit(binding, term["settings"]) for binding in tag["bindings"]]}
     return tag

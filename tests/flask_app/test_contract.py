@@ -68,7 +68,7 @@ def test_a_tag_inherits_from_its_item(client: FlaskClient) -> None:
     assert (item.status_code, item.headers["Location"]) == (201, f"/api/v1/items/{item.json['id']}")
     client.post("/api/v1/devices", json={"name": "d"})
     tag = client.post("/api/v1/devices/d/tags", json={"name": "t", "item_id": item.json["id"]}).json
-    assert tag["data_type"] == "int"
+    assert (tag["data_type"], tag["unit"]) == ("int", "bar")
     assert client.delete(item.headers["Location"]).status_code == 409
     assert client.delete("/api/v1/tags/d@t").status_code == 204
     assert client.delete(item.headers["Location"]).status_code == 204

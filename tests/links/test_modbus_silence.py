@@ -100,10 +100,10 @@ async def test_the_same_request_goes_out_again_at_once_and_the_next_waits_for_la
 
 async def test_a_late_reply_answers_the_same_request_and_the_second_one_nothing_else(tmp_path: Path) -> None:
     line = tmp_path / "line"
-    async with FaultDevice("delay", 0.45, framing="rtu") as device:
+    async with FaultDevice("delay", 0.95, framing="rtu") as device:
         device.registers[1:3] = [111, 222]
         with socat(f"tcp:127.0.0.1:{device.port},nodelay", f"pty,raw,echo=0,link={line}", makes=(line,)):
-            endpoint = Endpoint(Transport.SERIAL, serial_port=str(line), baudrate=115200, timeout_s=0.3)
+            endpoint = Endpoint(Transport.SERIAL, serial_port=str(line), baudrate=115200, timeout_s=0.8)
             async with ModbusClient(endpoint) as client:
                 await be_silent(client, GOOD)
                 await client.connect()

@@ -101,6 +101,23 @@ def test_a_tag_follows_its_item_and_its_term(store: ConfigStore, boiler: Documen
     assert (after["term_id"], after["bindings"][0]["address"]["unit_id"]) == (None, 1)
 
 
+def test_what_a_tag_has_from_its_item_is_shown_and_stays_the_items(store: ConfigStore, boiler: Document) -> None:
+    """Only the data type was: a tag of an item in bar showed no unit."""
+    item = store.create_item({"name": "p", "unit": "bar", "limits": {"low": 0, "high": 9}, "deadband": 0.5})
+    tag = store.create_tag(boiler["id"], {"name": "t", "item": "p", "scaling": {"gain": 2}})
+    shown = {name: tag[name] for name in ("unit", "limits", "deadband", "scaling")}
+    limits = {"low": 0.0, "high": 9.0, "action": "reject"}
+    assert shown == {"unit": "bar", "limits": limits, "deadband": 0.5, "scaling": {"gain": 2.0, "offset": 0.0}}
+    assert store.replace_tag(tag["id"], tag) == tag
+    assert store.patch_tag(tag["id"], {"limits": {"high": 8}})["limits"] == {**limits, "high": 8.0}
+    assert store.patch_tag(tag["id"], {"limits": {"high": 9}})["limits"] == limits
+    store.patch_item(item["id"], {"unit": "kPa", "limits": {"high": 10}, "deadband": 1})
+    after = store.get_tag(tag["id"])
+    assert (after["unit"], after["limits"]["high"], after["deadband"]) == ("kPa", 10.0, 1.0)
+    after = store.patch_tag(tag["id"], {"item": None})
+    assert (after["unit"], after["limits"], after["deadband"]) == (None, None, None)
+
+
 def test_an_items_change_reaches_every_device_with_tags_of_it(store: ConfigStore, boiler: Document) -> None:
     item = store.create_item({"name": "counter"})
     store.create_tag(boiler["id"], {"name": "t", "item_id": item["id"]})

@@ -55,6 +55,23 @@ def test_tags_are_found_by_device_name_and_bindings_by_device(plant: ConfigStore
     assert plant.list_tags(filters={"term_id": "null"})[1] == 14
 
 
+def test_tags_are_found_and_sorted_by_what_they_have_from_their_item(plant: ConfigStore) -> None:
+    plant.create_item({"name": "count", "data_type": "int", "unit": "pcs"})
+    device = plant.list_devices(filters={"name": "pump"})[0][0]["id"]
+    for name in ("t0", "t1"):
+        tag = plant.list_tags(filters={"device_id": device, "name": name})[0][0]
+        plant.patch_tag(tag["id"], {"item": "count", "unit": None if name == "t0" else "kg"})
+    assert plant.list_tags(filters={"data_type": "int"})[1] == 2
+    assert plant.list_tags(filters={"data_type": "float"})[1] == 12
+    assert [tag["name"] for tag in plant.list_tags(filters={"unit": "p?s"})[0]] == ["t0"]
+    sorted_tags = plant.list_tags(1, 100, ["-data_type"])[0]
+    assert {tag["data_type"] for tag in sorted_tags[:2]} == {"int"}
+    assert [tag["unit"] for tag in plant.list_tags(1, 2, ["data_type", "unit"], {"data_type": "int"})[0]] == [
+        "kg",
+        "pcs",
+    ]
+
+
 def test_pages_cut_a_list_without_gap_or_overlap(plant: ConfigStore) -> None:
     for sort in (["name"], ["-name"], ["name", "-device_id"], []):
         pages = [plant.list_tags(page, 4, sort) for page in (1, 2, 3, 4, 5)]
