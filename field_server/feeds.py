@@ -49,7 +49,7 @@ class Feeds:
         self._bus = bus
         self._drivers = drivers
         # The states too: what was told before this program began to listen, or while it did not hear the broker.
-        self._filters = [topics.data("+", "+"), topics.state("+", "+")]
+        self._changes, self._states = [topics.data("+", "+")], [topics.state("+", "+")]
         self._topics = topics
         self._field = field
         self._devices: dict[int, tuple[str, dict[str, list[_Target]]]] = {}
@@ -71,9 +71,10 @@ class Feeds:
         if bool(self._devices) is not self._is_listening:
             self._is_listening = bool(self._devices)
             if self._is_listening:
-                self._bus.subscribe(self._filters, self._take)
+                self._bus.subscribe(self._changes, self._take)
+                self._bus.subscribe(self._states, self._take, retained=True)
             else:
-                self._bus.unsubscribe(self._filters)
+                self._bus.unsubscribe(self._changes + self._states)
 
     def _take(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         parts = self._topics.split(topic)

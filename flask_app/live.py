@@ -179,8 +179,9 @@ class Live:
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         topics = self._topics
         bus = Bus(self._mqtt, topics, OWNER)
-        shown = [topics.state("+", "+"), topics.data("+", "+"), topics.link("+", "+"), topics.plan("+", "+")]
-        bus.subscribe([*shown, topics.server("+")], self._on_value, qos=0)
+        retained = [topics.state("+", "+"), topics.link("+", "+"), topics.plan("+", "+"), topics.server("+")]
+        bus.subscribe(retained, self._on_value, qos=0, retained=True)
+        bus.subscribe([topics.data("+", "+")], self._on_value, qos=0)
         bus.subscribe([topics.feedback("+")], self._on_feedback, qos=0)
         bus.subscribe([topics.heartbeat("+")], self._on_heartbeat, qos=0)
         bus.watch(self._on_bus)
@@ -219,7 +220,7 @@ class Live:
             self._revision_due.set()
             assert self._loop is not None
             self._loop.call_later(_HEARTBEAT_S, self._heard.set)
-        self.values.take(topic, payload)
+        self.values.take(topic, payload, retained)
         self.waiters.look(topic.rpartition("/")[2])
 
     def _on_heartbeat(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:

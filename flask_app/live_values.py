@@ -174,7 +174,7 @@ class LiveValues:
         with self._lock:
             self._heard = dict.fromkeys(self._heard, self._clock())
 
-    def take(self, topic: str, payload: bytes) -> None:
+    def take(self, topic: str, payload: bytes, retained: bool = False) -> None:
         """A message on one of the topics data, state, link, plan, server, heartbeat; others are ignored."""
         parts = self._topics.split(topic)
         if parts is None:
@@ -187,7 +187,7 @@ class LiveValues:
             if parts.kind == "server":
                 self._take_server(parts.owner, payload)
             elif parts.kind in ("data", "state", "link", "plan"):
-                self._take_device(parts.kind, parts.owner, parts.device, payload)
+                self._take_device(parts.kind, parts.owner, parts.device, payload, retained)
 
     def samples(self, device: str) -> dict[str, dict[str, Sample]]:
         """The last samples of a device: by owner, then by tag."""
@@ -257,7 +257,7 @@ class LiveValues:
         if isinstance(document, dict) and isinstance(document.get("online"), bool) and known:
             self._servers[owner] = document["online"]
 
-    def _take_device(self, kind: str, owner: str, device: str, payload: bytes) -> None:
+    def _take_device(self, kind: str, owner: str, device: str, payload: bytes, retained: bool) -> None:
         key = owner, device
         entry = self._devices.get(key)
         if entry is None:
@@ -271,7 +271,10 @@ class LiveValues:
             if len(entry.pending) >= _MAX_PENDING:
                 entry.current(self._clock())
         elif kind == "state":
-            entry.replace(payload, self._clock())
+            if retained:
+                entry.current(self._clock())  # it may be behind what has come
+            if not retained or payload != entry.state:
+                entry.replace(payload, self._clock())
         elif kind == "link":
             entry.link = payload
         else:

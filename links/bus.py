@@ -44,6 +44,8 @@ UPKEEP_S = 0.25
 STALLED_S = 1.0
 """After so long without an acknowledgement what waits goes to the disk."""
 CLOSE_S = 2.0
+SETTLED_S = 1.0
+"""So long after a subscription nothing can fall between it and what is retained any more (decision 0601)."""
 
 
 class Bus:
@@ -190,14 +192,21 @@ class Bus:
         if self._turn is None and self._retained.changed and not self._closing:
             self._turn = self._loop.call_later(1 / SLOTS, self._take_turn)
 
-    def subscribe(self, filters: Iterable[str], handler: Handler, qos: int = 1) -> None:
+    def subscribe(self, filters: Iterable[str], handler: Handler, qos: int = 1, *, retained: bool = False) -> None:
         """Give messages on topics that match to `handler`. The message is acknowledged when it returned, or failed.
 
-        Few, wide filters: the embedded broker allows about a thousand a session.
+        Few, wide filters: the embedded broker allows about a thousand a session. `retained`: the last message of each topic
+        counts, and none may be missed while the broker sets the subscription up.
         """
         filters = list(filters)
-        self._handlers.add(filters, handler)
+        self._handlers.add(filters, handler, retained)
         self._link.subscribe(filters, qos)
+        if retained and self.online:
+            self._loop.call_later(SETTLED_S, self.ask_again, filters)
+
+    def ask_again(self, filters: Iterable[str]) -> None:
+        """Have what is retained on topics of these filters repeated, as far as they are subscribed to."""
+        self._link.ask_again(filters)
 
     def unsubscribe(self, filters: Iterable[str]) -> None:
         """Stop that, in the broker's session too."""
@@ -376,6 +385,7 @@ class Bus:
             if self._passed_on.is_set():
                 return
             self._passed_on.set()
+            self._loop.call_later(SETTLED_S, self.ask_again, self._handlers.retained)
         else:
             self._passed_on.clear()
         for watcher in self._watchers:

@@ -1,6 +1,6 @@
 """Who gets a message of the bus: handlers by topic filter."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 Handler = Callable[[str, bytes, bool, bool], None]
 """Given topic, payload, whether it was retained, whether the broker sent it before. Runs in the loop and must not block."""
@@ -13,17 +13,22 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._found: dict[str, tuple[Handler, ...]] = {}
+        self.retained: set[str] = set()
+        """The filters whose topics' last messages count."""
 
-    def add(self, filters: Iterable[str], handler: Handler) -> None:
+    def add(self, filters: Sequence[str], handler: Handler, retained: bool = False) -> None:
         """Messages on topics that match go to `handler`."""
         self._handlers |= dict.fromkeys(filters, handler)
         self._found.clear()
+        if retained:
+            self.retained.update(filters)
 
-    def remove(self, filters: Iterable[str]) -> None:
+    def remove(self, filters: Sequence[str]) -> None:
         """And no longer."""
         for each in filters:
             self._handlers.pop(each, None)
         self._found.clear()
+        self.retained.difference_update(filters)
 
     def find(self, topic: str) -> tuple[Handler, ...]:
         """Each handler once, however many of its filters match."""

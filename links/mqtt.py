@@ -127,6 +127,11 @@ class MqttLink:
         self._subscriptions.add(filters, qos)
         self._synchronise()
 
+    def ask_again(self, filters: Iterable[str]) -> None:
+        """Have the broker repeat what is retained on subscribed topics; it misses nothing meanwhile (MQTT 3.1.1, 3.8.4)."""
+        self._subscriptions.ask_again(filters)
+        self._synchronise()
+
     def unsubscribe(self, filters: Iterable[str]) -> None:
         """Stop the delivery of `filters`, those too that only an earlier run's session still holds."""
         self._subscriptions.remove(filters)

@@ -32,6 +32,10 @@ class Subscriptions:
         """What the broker said no to when it was last asked."""
         return frozenset(self._refused)
 
+    def ask_again(self, filters: Iterable[str]) -> None:
+        """Subscribe to them once more, as far as they are wanted: the broker repeats what is retained."""
+        self._held.difference_update(filters)
+
     def remove(self, filters: Iterable[str]) -> None:
         """Want these no more. They stay unwanted until the broker confirms it: a resumed session would deliver them for ever."""
         removed = set(filters)

@@ -62,12 +62,14 @@ class Intake:
             self._follows = follows
             if follows:
                 self._bus.subscribe(self._changes, self._on_data)
-                self._bus.subscribe(self._servers, self._on_server)
+                self._bus.subscribe(self._servers, self._on_server, retained=True)
             else:  # an earlier run's session may still hold them
                 self._bus.unsubscribe(self._changes + self._servers)
         if ask:
-            self._bus.unsubscribe(self._states)  # asked for anew, the broker repeats what is retained
-            self._bus.subscribe(self._states, self._on_state, qos=0)
+            if self._asked_s > 0:
+                self._bus.ask_again(self._states)
+            else:
+                self._bus.subscribe(self._states, self._on_state, qos=0, retained=True)
             self._asked_s = ASKED_S
 
     async def watch(self) -> None:

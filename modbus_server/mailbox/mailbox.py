@@ -234,19 +234,19 @@ class Mailbox:
         if names:
             pictures.add(self._topics.server("+"))
         again = {self._topics.state("+", "+" if wide else name) for name in unknown} & self._pictures
-        gone = (self._changes - changes) | (self._pictures - pictures) | again
+        gone = (self._changes - changes) | (self._pictures - pictures)
         if gone:
             self._bus.unsubscribe(gone)
         self._bus.subscribe(changes - self._changes, self._on_message)
-        self._bus.subscribe((pictures - self._pictures) | again, self._on_message)
+        self._bus.subscribe(pictures - self._pictures, self._on_message, retained=True)
+        self._bus.ask_again(again)
         self._changes, self._pictures = changes, pictures
 
     def _on_bus(self, online: bool) -> None:
         self.display.bus(online, time.monotonic())
-        if online and self._pictures:
+        if online:
             # A resumed session brings what was published meanwhile, as far as the broker's queue held it, and no retained states.
-            self._bus.unsubscribe(self._pictures)
-            self._bus.subscribe(self._pictures, self._on_message)
+            self._bus.ask_again(self._pictures)
 
     def _on_message(self, topic: str, payload: bytes, retained: bool, repeat: bool) -> None:
         parts = self._topics.split(topic)

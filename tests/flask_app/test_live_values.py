@@ -81,6 +81,24 @@ def test_a_state_that_crossed_newer_changes_does_not_bring_old_values_back() -> 
     assert values(live) == {"x": 2, "y": 3, "new": 7}
 
 
+def test_a_state_that_the_broker_repeats_neither_hides_nor_confirms_anything() -> None:
+    """It is asked for a second time after each connection, and may be behind the changes by then."""
+    now_s = 0.0
+    live = LiveValues(TOPICS, clock=lambda: now_s)
+    old = encode_state([sample("x", 1), sample("y", 1)])
+    live.take("tagwire/state/a/boiler", old, retained=True)
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 2, NOW + 20), sample("y", 2, NOW - 10**6)]))
+    live.take("tagwire/state/a/boiler", old, retained=True)
+    assert values(live) == {"x": 2, "y": 1}
+    now_s = DOUBT_S
+    assert values(live) == {"x": 2, "y": 2}
+    live.take("tagwire/data/a/boiler", encode_data([sample("x", 3, NOW + 30)]))
+    live.take(
+        "tagwire/state/a/boiler", encode_state([sample("x", 2, NOW + 20), sample("y", 3, NOW + 1)]), retained=True
+    )
+    assert values(live) == {"x": 3, "y": 3}
+
+
 def test_a_clock_that_was_set_back_is_believed_after_a_while() -> None:
     now_s = 0.0
     live = LiveValues(TOPICS, clock=lambda: now_s)

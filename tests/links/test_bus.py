@@ -92,6 +92,22 @@ async def test_changes_arrive_in_order_with_all_that_belongs_to_them(broker: Bro
 
 
 @pytest.mark.parametrize("broker", BROKERS, indirect=True)
+async def test_no_last_message_is_lost_while_the_broker_sets_a_subscription_up(broker: Broker) -> None:
+    """The embedded one loses it, or puts what was retained before behind it: an owner that came back stayed away."""
+    topics = [TOPICS.server(f"owner{number}") for number in range(100)]
+    async with running(broker.port, "reader") as reader, running(broker.port, "writer") as writer:
+        last: dict[str, bytes] = {}
+        for topic in topics:
+            await writer.send(topic, b"old", retain=True)
+        for number, topic in enumerate(topics):
+            reader.subscribe([topic], lambda topic, payload, *_: last.__setitem__(topic, payload), retained=True)
+            await asyncio.sleep(number % 10 * 0.0004)
+            await writer.send(topic, b"new", retain=True)
+        await asyncio.sleep(bus_module.SETTLED_S + 0.5)
+        assert [topic for topic in topics if last.get(topic) != b"new"] == []
+
+
+@pytest.mark.parametrize("broker", BROKERS, indirect=True)
 async def test_a_newcomer_gets_state_link_and_plan_and_nothing_of_what_was_forgotten(broker: Broker) -> None:
     async with running(broker.port, "field_server") as writer:
         writer.publish("boiler", [sample(1), sample(2, "u"), sample(3)])
