@@ -15,7 +15,7 @@ run: $(STAMP) ## start everything; DEMO=1 adds a fleet of simulated devices
 install: $(STAMP) ## make .venv with everything that is needed to run
 
 test: $(STAMP)-dev ## every test; ARGS="-k name" runs some
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ARGS)$(NONE_IS_FINE)
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone" $(ARGS)$(NONE_IS_FINE)
 	$(BIN)/python -m pytest -m alone $(ARGS)$(NONE_IS_FINE)
 
 soak: $(STAMP)-dev ## the fault tests, as long as the fault table asks
