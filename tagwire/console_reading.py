@@ -76,6 +76,7 @@ async def sub(session: Session, rest: str) -> None:
         if word not in session.patterns:
             session.listen(Pattern(word), session.print_change)
             session.patterns.append(word)
+    await session.visit.round_trip()  # from now on nothing is missed
 
 
 async def unsub(session: Session, rest: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from scada.values import Sample
-from tagwire.console_session import Session, Usage
+from tagwire.console_session import OnSample, Session, Usage
 from tagwire.console_values import Pattern, cells
 
 if TYPE_CHECKING:
@@ -19,50 +19,68 @@ async def watch(session: Session, rest: str) -> None:
     if len(rest.split()) != 1:
         raise Usage("watch needs one pattern: a part of the name, or all of it with * and ?")
     pattern = Pattern(rest)
-    samples = await session.samples([pattern])
-    found = {name: samples[name] for name in pattern.find(samples)}
-    if session.output.terminal:
-        await _watch_table(session, pattern, found)
-    else:
-        await _watch_lines(session, pattern, found)
+    changes = _Changes()
+    session.listen(pattern, changes.take)
+    try:
+        samples = await session.samples([pattern])
+        found = {name: samples[name] for name in pattern.find(samples)}
+        await (_watch_table if session.output.terminal else _watch_lines)(session, pattern, found, changes)
+    finally:
+        session.unlisten(pattern, changes.take)
 
 
-async def _watch_lines(session: Session, pattern: Pattern, found: dict[str, Sample]) -> None:
+class _Changes:
+    """What changes while the picture is on its way is held back: it belongs on top of it."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[str, Sample]] = []
+        self._handler: OnSample | None = None
+
+    def take(self, name: str, sample: Sample) -> None:
+        """A change."""
+        if self._handler is None:
+            self._held.append((name, sample))
+        else:
+            self._handler(name, sample)
+
+    def pass_to(self, handler: OnSample) -> None:
+        """What was held back, and all that comes."""
+        self._handler = handler
+        for name, sample in self._held:
+            handler(name, sample)
+        self._held.clear()
+
+
+async def _watch_lines(session: Session, pattern: Pattern, found: dict[str, Sample], changes: _Changes) -> None:
     for name, sample in found.items():
         session.print_change(name, sample)
-    session.listen(pattern, session.print_change)
-    try:
-        await session.wait(None)
-    finally:
-        session.unlisten(pattern, session.print_change)
+    changes.pass_to(session.print_change)
+    await session.wait(None)
 
 
-async def _watch_table(session: Session, pattern: Pattern, found: dict[str, Sample]) -> None:
+async def _watch_table(session: Session, pattern: Pattern, found: dict[str, Sample], changes: _Changes) -> None:
     # rich only where there is a terminal: it takes 50 ms to import.
     from rich.console import Console
     from rich.live import Live
 
     changed = asyncio.Event()
-    changes = 0
+    number = 0
 
     def take(name: str, sample: Sample) -> None:
-        nonlocal changes
-        changes += 1
+        nonlocal number
+        number += 1
         found[name] = sample
         changed.set()
 
+    changes.pass_to(take)
     console = Console()
-    session.listen(pattern, take)
-    try:
-        with Live(console=console, auto_refresh=False) as live:
-            while not session.output.closed:
-                changed.clear()
-                live.update(_table(found, pattern.text, changes, console.height), refresh=True)
-                await changed.wait()
-                # As often as eyes can follow, however often values change.
-                await asyncio.sleep(REFRESH_S)
-    finally:
-        session.unlisten(pattern, take)
+    with Live(console=console, auto_refresh=False) as live:
+        while not session.output.closed:
+            changed.clear()
+            live.update(_table(found, pattern.text, number, console.height), refresh=True)
+            await changed.wait()
+            # As often as eyes can follow, however often values change.
+            await asyncio.sleep(REFRESH_S)
 
 
 def _table(found: dict[str, Sample], title: str, changes: int, height: int) -> "Table":

@@ -325,7 +325,7 @@ async def test_what_was_learned_makes_a_better_plan(
     device.illegal.add(13)
     plant.put(modbus_device(1, "boiler", device.port, *tags))
     await plant.wait(lambda: plant.told.quality("boiler", "t13") is BAD, "the illegal one")
-    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == 3, "planned again", 8)
+    await plant.wait(lambda: len(plant.told.requests("boiler")) == 3, "planned again", 8)
     await asyncio.sleep(0.3)
     wanted = [BAD if n == 13 else GOOD for n in range(32)]
     assert [plant.told.quality("boiler", f"t{n}") for n in range(32)] == wanted

@@ -117,7 +117,7 @@ async def test_a_moment_in_which_everything_is_refused_teaches_nothing(
         if asked <= 1.2 * blocks:
             break
     assert asked <= 1.2 * blocks
-    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == blocks, "as before")
+    await plant.wait(lambda: len(plant.told.requests("boiler")) == blocks, "as before")
     assert illegal(plant) == []
 
 
@@ -130,12 +130,12 @@ async def test_illegal_addresses_are_found_in_a_turn_and_planned_around_at_once(
     assert len(device.seen) < 150
     wanted = {f"t{n}": BAD if n in holes else GOOD for n in range(TAGS)}
     assert {sample.tag: sample.quality for _, _, sample in plant.told.samples} == wanted
-    await plant.wait(lambda: len(plant.told.plans["boiler"].get("requests", ())) <= BLOCKS + 3 * len(holes), "planned")
+    await plant.wait(lambda: len(plant.told.requests("boiler")) <= BLOCKS + 3 * len(holes), "planned")
     assert await requests_per_period(device) <= BLOCKS + 6
     assert {sample.tag: sample.quality for _, _, sample in plant.told.samples} == wanted
     device.illegal.clear()
     await plant.wait(having(plant, GOOD), "legal by now")
-    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == BLOCKS, "one plan as at first", 3)
+    await plant.wait(lambda: len(plant.told.requests("boiler")) == BLOCKS, "one plan as at first", 3)
 
 
 async def test_tags_between_illegal_addresses_everywhere_are_read_in_their_first_turns(
@@ -147,7 +147,7 @@ async def test_tags_between_illegal_addresses_everywhere_are_read_in_their_first
     plant.put(modbus_device(1, "boiler", device.port, *tags))
     await plant.wait(having(plant, GOOD, 400), "read", 10)
     assert [seen.pdu for seen in device.seen].count(device.seen[0].pdu) <= 2
-    await plant.wait(lambda: len(plant.told.plans["boiler"]["requests"]) == 200, "nothing is read over them", 10)
+    await plant.wait(lambda: len(plant.told.requests("boiler")) == 200, "nothing is read over them", 10)
 
 
 async def test_a_few_legal_addresses_among_many_that_are_not_are_found(plant: Plant, device: Moody) -> None:

@@ -39,6 +39,10 @@ class Told:
     def forget(self, device: str, tags: Iterable[str] | None = None) -> None:
         self.forgotten.append((device, None if tags is None else frozenset(tags)))
 
+    def requests(self, device: str) -> list[Any]:
+        """The requests of a device's plan; none before it was told."""
+        return list(self.plans.get(device, {}).get("requests", ()))
+
     def last(self, device: str, tag: str) -> Sample | None:
         """The newest sample of a tag."""
         return next((each for _, name, each in reversed(self.samples) if (name, each.tag) == (device, tag)), None)
