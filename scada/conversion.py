@@ -43,6 +43,8 @@ def compile_read(tag: TagConfig, source: BindingConfig, limits: Sequence[Limits]
 def compile_engineering(tag: TagConfig, source: BindingConfig) -> Callable[[Value], Value]:
     """A closure from a driver's raw value to the tag's engineering value: type, scale. A bit counts as 0 or 1 for a number."""
     steps = _engineering_steps(tag, source, False)
+    if steps == [_number]:
+        return _number_or_bit
     if tag.data_type in (DataType.FLOAT, DataType.INT):
         return _chain(_bit_as_number, steps)
     return _chain(steps[0], steps[1:])
@@ -205,6 +207,11 @@ def _number(value: Any) -> Any:
     if kind is float or kind is int:
         return value
     raise BadValue(RejectCode.WRONG_TYPE, f"must be a number, not {_shown(value)}")
+
+
+def _number_or_bit(value: Any) -> Any:
+    kind = type(value)
+    return value if kind is float or kind is int else _number(_bit_as_number(value))
 
 
 def _integer(value: Any) -> int:
