@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from drivers.contract import Driver, Link, Refusal
+from drivers.contract import Driver, Link, Point, Refusal
 from field_server import divisions
 from field_server.breaker import Breaker
 from field_server.connects import Connects
@@ -22,7 +22,7 @@ from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_turns, plan_
 from field_server.units import Units
 from links.backoff import Backoff
 from scada.errors import DeviceRefused, LinkError, ProtocolError
-from scada.values import Reason, Sample
+from scada.values import Reason, Sample, Value
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ class Poller:
             try:
                 values = await link.read(job.request)
             except DeviceRefused as error:
+                self._answered_between(device_id, job.request.unit, error)
                 refused += 1
                 if whole or refused == len(jobs):
                     raise
@@ -132,9 +133,20 @@ class Poller:
                 continue
             if self._devices.get(device_id) is not device:
                 raise KeyError(device_id)  # read by its old configuration, and not to be told any more
+            self._answered_between(device_id, job.request.unit)
             self._reports.values(device, job, values, asked)
         samples = [device.last(tag) for tag in tags]
         return [sample for sample in samples if sample is not None]
+
+    async def write_now(self, link: Link, device_id: int, values: Sequence[tuple[Point, Value]]) -> None:
+        """Within `perform`: write raw values to one unit of a device, all in one request; raises what `Link.write` raises."""
+        unit = values[0][0].unit
+        try:
+            await link.write(values)
+        except DeviceRefused as error:
+            self._answered_between(device_id, unit, error)
+            raise
+        self._answered_between(device_id, unit)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -273,7 +285,7 @@ class Poller:
             if turn.alive:
                 turn.tries = 0
                 job.took(time.perf_counter() - started)
-                self._heard(device, turn)
+                self._heard(device, turn.unit, turn)
                 job, bad = divisions.answered(device, turn, job, self._loop.time())
                 self._reports.values(device, job, values)
                 self._refusals(device, bad)
@@ -284,7 +296,7 @@ class Poller:
         if meaning is Refusal.UNREACHABLE:
             self._lost(device, turn, str(error))
             return
-        self._heard(device, turn)
+        self._heard(device, turn.unit, turn)
         if meaning is Refusal.CONFIG:
             self._refusals(device, divisions.refused(device, turn, job, error, self._link, self._loop.time()))
         else:
@@ -294,24 +306,28 @@ class Poller:
         for job, error in bad:
             self._reports.refused(device, job, error, self._driver.meaning(error.code))
 
-    def _heard(self, device: DeviceTurns, turn: Turn) -> None:
-        """The unit answered."""
+    def _answered_between(self, device_id: int, unit: int, refusal: DeviceRefused | None = None) -> None:
+        """A unit answered what was no turn's: if it was silent before, its turns come at once."""
+        device = self._devices.get(device_id)
+        is_read = device is not None and any(turn.unit == unit for turn in device.turns)
+        is_there = refusal is None or self._driver.meaning(refusal.code) is not Refusal.UNREACHABLE
+        if device is not None and is_read and is_there:
+            self._heard(device, unit)
+
+    def _heard(self, device: DeviceTurns, unit: int, asked: Turn | None = None) -> None:
+        """The unit answered, when `asked` was its turn."""
         now = self._loop.time()
-        is_back = self._units.heard(turn.unit, now)
+        is_back = self._units.heard(unit, now)
         if not self._answered:
             self._answered = True
             self._backoff.reset()
         if is_back:
-            self._agenda.advance(
-                [each for each in self._waiting(turn) if self._units.retry_at(each.unit, now) <= now], now
-            )
-        self._reports.answers(device, turn.unit)
-
-    def _waiting(self, asked: Turn) -> list[Turn]:
-        """The turns that a unit's return concerns: its own, and those of units that may be back as well."""
-        units = {asked.unit} | {unit for unit in self._all_units if not self._units.is_closed(unit)}
-        turns = [turn for device in self._devices.values() for turn in device.turns if turn.unit in units]
-        return [turn for turn in turns if turn is not asked]
+            # What concerns it: its own turns, and those of units that may be back as well.
+            units = {unit} | {each for each in self._all_units if not self._units.is_closed(each)}
+            turns = [turn for each in self._devices.values() for turn in each.turns if turn.unit in units]
+            waiting = [turn for turn in turns if turn is not asked and self._units.retry_at(turn.unit, now) <= now]
+            self._agenda.advance(waiting, now)
+        self._reports.answers(device, unit)
 
     async def _silent(self, device: DeviceTurns, turn: Turn, error: str) -> None:
         """The unit did not answer, or the link broke."""

@@ -197,11 +197,14 @@ class LiveValues:
             return {owner: dict(self._devices[owner, device].current(now_s)) for owner in owners}
 
     def shows(self, device: str, values: Mapping[str, Value | None], since_ms: int) -> bool:
-        """Whether each of these tags has the value, a good one, or a sample that was measured since (UTC, milliseconds)."""
-        found = self.samples(device).values()
+        """Whether each of these tags has the value, a good one, or a sample that was measured since (UTC, milliseconds); none of
+        an owner whose link to the device is down, as far as has been heard.
+        """
+        found, links = self.samples(device), self.links(device)
+        away = {each.owner for each in links if not each.report.online}
 
         def is_shown(tag: str, value: Value | None) -> bool:
-            known = [samples[tag] for samples in found if tag in samples]
+            known = [samples[tag] for owner, samples in found.items() if tag in samples and owner not in away]
             return any(
                 each.time_ms >= since_ms or (each.value == value and each.quality is Quality.GOOD) for each in known
             )

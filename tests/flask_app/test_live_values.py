@@ -143,6 +143,11 @@ def test_what_was_set_is_shown_when_it_is_there_or_something_newer() -> None:
     assert not live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
     live.take("tagwire/data/b/boiler", encode_data([sample("y", 2, NOW + 1)]))
     assert live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
+    live.take("tagwire/link/a/boiler", b'{"online": false, "since": 1, "error": "no reply"}')
+    assert not live.shows("boiler", {"x": 1, "y": 2}, NOW + 1), "it would be shown as bad"
+    assert live.shows("boiler", {"y": 2}, NOW + 1)
+    live.take("tagwire/link/a/boiler", b'{"online": true, "since": 2, "error": null}')
+    assert live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.booleans()), max_size=200))
