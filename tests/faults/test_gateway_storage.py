@@ -108,7 +108,8 @@ async def test_s4_ends_in_time_while_it_waits_for_a_locked_new_database(tmp_path
         with sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None) as rival:
             rival.execute("BEGIN EXCLUSIVE")
             gateway = await plant.start(ready=False, online=False)
-            await asyncio.sleep(1.5)
+            await asyncio.to_thread(gateway.wait_handler)
+            await asyncio.sleep(1.0)
             started = time.monotonic()
             assert await asyncio.to_thread(gateway.terminate, 20) == 0
             assert time.monotonic() - started < EXIT_S

@@ -141,6 +141,17 @@ class Process:
         self._reader.join(timeout_s)
         return code
 
+    def wait_handler(self, number: int = signal.SIGTERM) -> "Process":
+        """Wait until the child handles a signal: before that it has not begun, and would simply be killed by it."""
+
+        def is_handled() -> bool:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+            return bool(int(caught, 16) >> (number - 1) & 1)
+
+        wait_until(is_handled, READY_TIMEOUT_S, f"signal {number} is handled")
+        return self
+
     def signal(self, number: int) -> None:
         """Send a signal to the child alone."""
         self.popen.send_signal(number)
