@@ -92,7 +92,7 @@ class FieldCommands:
             if not report(CommandState.SENT):
                 return
             is_sent = True
-            await poller.write_now(link, part.device_id, [(target.point, target.raw) for target in targets])
+            await link.write([(target.point, target.raw) for target in targets])
 
         doubt = ""
         try:

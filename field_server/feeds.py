@@ -101,12 +101,11 @@ class Feeds:
         """Until nothing waits; what a device refuses is told once and left."""
         binding = next(each for each in target.tag.bindings if each.id == target.point.binding_id)
         to_raw = compile_raw(target.tag, binding)
-        poller = self._field.poller(target.part)
 
         async def write(link: Link) -> None:
             value, target.waiting = target.waiting, None
             if value is not None:
-                await poller.write_now(link, target.part.device_id, [(target.point, to_raw(value))])
+                await link.write([(target.point, to_raw(value))])
 
         while target.waiting is not None:
             try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from drivers.contract import Driver, Link, Point, Refusal
+from drivers.contract import Driver, Link, Refusal
 from field_server import divisions
 from field_server.breaker import Breaker
 from field_server.connects import Connects
@@ -22,7 +22,7 @@ from field_server.turns import Agenda, DeviceTurns, Job, Turn, make_turns, plan_
 from field_server.units import Units
 from links.backoff import Backoff
 from scada.errors import DeviceRefused, LinkError, ProtocolError
-from scada.values import Reason, Sample, Value
+from scada.values import Reason, Sample
 
 log = logging.getLogger(__name__)
 
@@ -125,28 +125,20 @@ class Poller:
             try:
                 values = await link.read(job.request)
             except DeviceRefused as error:
-                self._answered_between(device_id, job.request.unit, error)
+                meaning = self._driver.meaning(error.code)
+                if meaning is not Refusal.UNREACHABLE and self._devices.get(device_id) is device:
+                    self._heard(device, job.request.unit)
                 refused += 1
                 if whole or refused == len(jobs):
                     raise
-                self._reports.refused(device, job, error, self._driver.meaning(error.code))
+                self._reports.refused(device, job, error, meaning)
                 continue
             if self._devices.get(device_id) is not device:
                 raise KeyError(device_id)  # read by its old configuration, and not to be told any more
-            self._answered_between(device_id, job.request.unit)
+            self._heard(device, job.request.unit)
             self._reports.values(device, job, values, asked)
         samples = [device.last(tag) for tag in tags]
         return [sample for sample in samples if sample is not None]
-
-    async def write_now(self, link: Link, device_id: int, values: Sequence[tuple[Point, Value]]) -> None:
-        """Within `perform`: write raw values to one unit of a device, all in one request; raises what `Link.write` raises."""
-        unit = values[0][0].unit
-        try:
-            await link.write(values)
-        except DeviceRefused as error:
-            self._answered_between(device_id, unit, error)
-            raise
-        self._answered_between(device_id, unit)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -306,16 +298,8 @@ class Poller:
         for job, error in bad:
             self._reports.refused(device, job, error, self._driver.meaning(error.code))
 
-    def _answered_between(self, device_id: int, unit: int, refusal: DeviceRefused | None = None) -> None:
-        """A unit answered what was no turn's: if it was silent before, its turns come at once."""
-        device = self._devices.get(device_id)
-        is_read = device is not None and any(turn.unit == unit for turn in device.turns)
-        is_there = refusal is None or self._driver.meaning(refusal.code) is not Refusal.UNREACHABLE
-        if device is not None and is_read and is_there:
-            self._heard(device, unit)
-
     def _heard(self, device: DeviceTurns, unit: int, asked: Turn | None = None) -> None:
-        """The unit answered, when `asked` was its turn."""
+        """The unit answered a read; `asked` when it was a turn's."""
         now = self._loop.time()
         is_back = self._units.heard(unit, now)
         if not self._answered:

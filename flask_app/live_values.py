@@ -274,9 +274,9 @@ class LiveValues:
             if len(entry.pending) >= _MAX_PENDING:
                 entry.current(self._clock())
         elif kind == "state":
-            if retained:
-                entry.current(self._clock())  # it may be behind what has come
             if not retained or payload != entry.state:
+                if retained:
+                    entry.current(self._clock())  # it may be behind what has come
                 entry.replace(payload, self._clock())
         elif kind == "link":
             entry.link = payload

@@ -14,8 +14,8 @@ from storage.engine import reading
 from storage.listing import page_of
 from storage.merge import merge_patch
 from storage.revisions import Change, changing, expect, stays
-from storage.shapes import DEVICE, INHERITED, ITEM, TAG, Row
-from storage.tags import Mode, save_tags
+from storage.shapes import DEVICE, INHERITED, ITEM, TAG, Row, inherited
+from storage.tags import Mode, items, save_tags
 from storage.views import TAG_COLUMNS, device_revision, one, tag_documents
 
 
@@ -86,7 +86,7 @@ class TagStore:
         with changing(self.engine, who) as change:
             before = seen_tag(change.connection, tag_id, expected_revision)
             _stays(change.connection, document, before["device_id"])
-            return save_tag(change, before, checked(Reader.tag, document))
+            return save_tag(change, before, checked(Reader.tag, document), sent_back=True)
 
     def patch_tag(self, tag_id: int, document: Document, *, expected_revision: int | None = None, who: str = "") -> Row:
         """Change what the document names (RFC 7396); an array of bindings replaces the stored ones."""
@@ -94,9 +94,11 @@ class TagStore:
             before = seen_tag(change.connection, tag_id, expected_revision)
             _stays(change.connection, document, before["device_id"])
             stored = one(change.connection, TAG_COLUMNS, tag_id)
-            # What has parts is patched as it is shown; the rest of what is inherited stays so.
+            # What has parts is patched as it is shown, of another item as it will be; the rest of what is inherited stays so.
             named = document if isinstance(document, Mapping) else {}
-            parts = {name: before[name] for name in INHERITED if isinstance(named.get(name), Mapping)}
+            item = _named_item(change.connection, named)
+            shown = before if item is None else inherited(stored, item)
+            parts = {name: shown[name] for name in INHERITED if isinstance(named.get(name), Mapping)}
             merged = merge_patch(stored | parts, document)
             for name in ("item", "term"):
                 # The reference by name says which; the stored id would be the old one.
@@ -113,6 +115,12 @@ class TagStore:
             change.connection.execute(delete(TAG).where(TAG.c.id == tag_id))
             change.touch(before["device_id"])
             change.note(f"tag {before['name']} of device {before['device_id']}", before, None)
+
+
+def _named_item(connection: Connection, patch: Mapping[str, Any]) -> Row | None:
+    """The item that a patch gives a tag; None when it names none, or one that is not there, which is found later."""
+    reference = patch.get("item_id") or patch.get("item")
+    return items(connection).get(reference) if isinstance(reference, int | str) else None
 
 
 def _shown() -> dict[str, ColumnElement[Any]]:
@@ -139,10 +147,10 @@ def seen_tag(connection: Connection, tag_id: int, expected_revision: int | None)
     return before
 
 
-def save_tag(change: Change, before: Row, draft: TagDraft) -> Row:
-    """Store a draft in the place of the tag `before`; the tag as it is then."""
+def save_tag(change: Change, before: Row, draft: TagDraft, *, sent_back: bool = False) -> Row:
+    """Store a draft in the place of the tag `before`; the tag as it is then. `sent_back`: see `save_tags`."""
     draft.id = before["id"]
-    save_tags(change, [(before["device_id"], draft)], Mode.MERGE)
+    save_tags(change, [(before["device_id"], draft)], Mode.MERGE, sent_back=sent_back)
     after = tag_document(change.connection, before["id"])
     if before != after:
         change.touch(before["device_id"])

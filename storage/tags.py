@@ -40,13 +40,21 @@ class Mode(Enum):
     REPLACE = "replace"  # it is changed; others of the same devices are deleted
 
 
+def items(connection: Connection) -> dict[int | str, Row]:
+    """What tags have from items, by the item's id and by its name."""
+    found: dict[int | str, Row] = {}
+    for item in connection.execute(select(*columns(ITEM, "name", *INHERITED))).mappings():
+        found[item["id"]] = found[item["name"]] = dict(item)
+    return found
+
+
 class Surroundings:
     """What the tags of some devices refer to."""
 
-    def __init__(self, connection: Connection, device_ids: set[int], items: bool) -> None:
+    def __init__(self, connection: Connection, device_ids: set[int], with_items: bool) -> None:
         self.networks: dict[int, dict[str, Row]] = defaultdict(dict)
         self.terms: dict[tuple[int, int | str], tuple[int, Row]] = {}
-        self.items: dict[int | str, Row] = {}
+        self.items = items(connection) if with_items else {}
         for ids in chunks(device_ids):
             networks = select(NETWORK.c.device_id, NETWORK.c.protocol, NETWORK.c.settings)
             for device_id, protocol, settings in connection.execute(networks.where(NETWORK.c.device_id.in_(ids))):
@@ -54,12 +62,12 @@ class Surroundings:
             terms = select(TERM.c.id, TERM.c.device_id, TERM.c.name, TERM.c.settings)
             for term_id, device_id, name, settings in connection.execute(terms.where(TERM.c.device_id.in_(ids))):
                 self.terms[device_id, term_id] = self.terms[device_id, name] = term_id, settings
-        if items:
-            for item in connection.execute(select(*columns(ITEM, "name", *INHERITED))).mappings():
-                self.items[item["id"]] = self.items[item["name"]] = dict(item)
 
-    def resolve(self, device_id: int, draft: TagDraft) -> Iterable[Fault]:
-        """Put the ids of device, item and term into the draft's row; yield what does not fit."""
+    def resolve(self, device_id: int, draft: TagDraft, before: Row | None) -> Iterable[Fault]:
+        """Put the ids of device, item and term into the draft's row; yield what does not fit.
+
+        `before`: the stored row, if the draft may be what was shown of it.
+        """
         row = draft.row
         row["device_id"], row["item_id"], row["term_id"] = device_id, None, None
         data_type, settings = row["data_type"], None
@@ -68,9 +76,16 @@ class Surroundings:
             if item is None:
                 yield Fault(join(draft.path, _key("item", draft.item)), f"there is no item {draft.item!r}")
             else:
-                row["item_id"], data_type = item["id"], data_type or item["data_type"]
-                # What the item says too is stored as "inherited", so that the tag follows its item.
-                row.update((name, None) for name in INHERITED if row[name] == item[name])
+                row["item_id"] = item["id"]
+                # What the item says too is stored as "inherited", so that the tag follows its item; so is what came back as the
+                # tag had it from another item.
+                other = self.items[before["item_id"]] if before and before["item_id"] else item
+                row.update(
+                    (name, None)
+                    for name in INHERITED
+                    if row[name] == item[name] or (before and before[name] is None and row[name] == other[name])
+                )
+                data_type = row["data_type"] or item["data_type"]
         if draft.term is not None:
             term = self.terms.get((device_id, draft.term))
             if term is None:
@@ -94,9 +109,16 @@ class Surroundings:
 
 
 def save_tags(
-    change: Change, tags: Sequence[tuple[int, TagDraft]], mode: Mode, found: Iterable[Fault] = ()
+    change: Change,
+    tags: Sequence[tuple[int, TagDraft]],
+    mode: Mode,
+    found: Iterable[Fault] = (),
+    *,
+    sent_back: bool = False,
 ) -> list[int]:
     """Store (device id, tag) pairs; the tags' ids in the same order. Devices that are not touched by it keep their revision.
+
+    `sent_back`: tags that exist may be sent as they were read, as always in REPLACE mode.
 
     Raises ConfigError for references that lead nowhere, Conflict for names that are taken; each with the draft's path.
     `found` are faults of other tags: with any of them nothing is stored, and one ConfigError has them all.
@@ -113,7 +135,8 @@ def save_tags(
         if draft.bindings is None:
             draft.bindings = [] if tag_id is None else stored.binding_drafts(tag_id)
         faults.extend(one_source(draft.bindings))
-        faults.extend(around.resolve(device_id, draft))
+        before = stored.tags.get(tag_id) if tag_id is not None and (sent_back or mode is Mode.REPLACE) else None
+        faults.extend(around.resolve(device_id, draft, before))
     faults.extend(unread(connection, tags, ids, others_stay=mode is not Mode.REPLACE))
     taken = _taken(tags, ids, mode)
     if faults:

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class _Shown:
     """`owner`: who told the sample. `told_s`: when it was vouched for last, monotonic; None: by nobody. `fits`: the registers can
-    hold the value. `from_state`: the sample stood in a state message, which may be ahead of the changes.
+    hold the value. `from_state`: the sample stood in a state message, which may be ahead of the changes. `was_away`: so was its
+    owner, since it told the sample.
     """
 
     tag: BoundTag
@@ -28,6 +29,7 @@ class _Shown:
     owner: str = ""
     told_s: float | None = None
     from_state: bool = False
+    was_away: bool = False
     fits: bool = True
     status: Status | None = None
 
@@ -75,7 +77,8 @@ class Display:
     ) -> bool:
         """Samples of a device's tags. `state`: from a state message; `again`: retained or repeated, so maybe behind.
 
-        A state that was retained vouches for its values all the same: it is the owner's last word.
+        A state that was retained vouches for its values all the same: it is the owner's last word, unless the owner was away
+        since and has not spoken.
         Returns whether `misfits` of the device are others now.
         """
         tags = self._shown.get(device, {})
@@ -89,7 +92,7 @@ class Display:
                 continue
             shown.sample, shown.owner, shown.from_state = sample, owner, state
             if vouches:
-                shown.told_s = now_s
+                shown.told_s, shown.was_away = now_s, False
             self._write(shown)
             is_other = self._note_fit(shown) or is_other
             self._judge(shown, now_s)
@@ -116,7 +119,7 @@ class Display:
         for shown in self._all():
             if shown.owner == owner:
                 if came_back or not online:
-                    shown.told_s = None
+                    shown.told_s, shown.was_away = None, True
                 self._judge(shown, now_s)
 
     def bus(self, online: bool, now_s: float) -> None:
@@ -126,7 +129,7 @@ class Display:
             self._owners.clear()
         for shown in self._all():
             if not online:
-                shown.told_s = None
+                shown.told_s, shown.was_away = None, False  # what happened meanwhile is not known
             self._judge(shown, now_s)
 
     def expire(self, now_s: float) -> None:
@@ -142,7 +145,7 @@ class Display:
         shown = _Shown(tag, self._images[tag.place.unit_id])
         if before is not None and before.tag.owner == tag.owner:
             shown.sample, shown.owner, shown.told_s = before.sample, before.owner, before.told_s
-            shown.from_state = before.from_state
+            shown.from_state, shown.was_away = before.from_state, before.was_away
             if shown.sample is not None:
                 self._write(shown)
         self._judge(shown, now_s)
@@ -212,6 +215,8 @@ def _counts(shown: _Shown, owner: str, sample: Sample, state: bool, behind: bool
     old = shown.sample
     if old is None or owner != shown.owner:
         return True
+    if behind and shown.was_away:
+        return sample.time_ms > old.time_ms
     if behind and (shown.told_s is not None or not state):
         return sample.time_ms >= old.time_ms
     return state or not shown.from_state or shown.told_s is None or sample.time_ms >= old.time_ms

@@ -6,7 +6,7 @@ Document: "MODBUS over Serial Line Specification and Implementation Guide V1.02"
 from typing import Final
 
 from scada.modbus.limits import ERROR_FLAG
-from scada.modbus.pdu import MaskWriteRequest, Request, WriteRequest, packed_size
+from scada.modbus.pdu import MaskWriteRequest, Request, WriteRequest, encode_request, packed_size, write_echo
 
 MIN_FRAME: Final = 4  # Serial 2.5.1: address, function, two bytes of CRC
 _EXCEPTION_FRAME: Final = 5
@@ -42,10 +42,8 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
     as the reply is not searched for a smaller one: what it carries may look like a frame of its own.
     """
     function = request.function
-    is_write = isinstance(request, WriteRequest | MaskWriteRequest)
-    head = bytes((unit_id, function)) + (
-        request.address.to_bytes(2, "big") if is_write else bytes((_frame_size(request) - 5,))
-    )
+    echo = _echo(unit_id, request) if isinstance(request, WriteRequest | MaskWriteRequest) else b""
+    head = echo[:4] or bytes((unit_id, function, _frame_size(request) - 5))
     for start in range(len(data) - MIN_FRAME):
         if data[start] != unit_id or data[start + 1] & ~ERROR_FLAG != function:
             continue
@@ -53,12 +51,19 @@ def find_reply(data: bytes, unit_id: int, request: Request) -> bytes | None:
         if end <= len(data) and crc16(data[start:end]) == 0:
             return data[start + 1 : end - 2]
         if end > len(data) and data.startswith(head, start):
-            if is_write:
-                break  # an echo is as long as every other: a sound frame that ends sooner is broken, not incomplete
-            return None
-    if len(data) >= MIN_FRAME and data[0] == unit_id and crc16(data) == 0:
+            # Where the CRC ends in 0 an echo without its last byte is sound too: only what is another one is broken.
+            if echo.startswith(data[start:]) or not echo:
+                return None
+            break
+    is_begun = len(data) == MIN_FRAME and data.startswith(head)
+    if len(data) >= MIN_FRAME and data[0] == unit_id and crc16(data) == 0 and not is_begun:
         return data[1:-2]  # another function or size: the caller's check tells which
     return None
+
+
+def _echo(unit_id: int, request: WriteRequest | MaskWriteRequest) -> bytes:
+    frame = bytes((unit_id,)) + write_echo(encode_request(request))
+    return frame + crc16(frame).to_bytes(2, "little")
 
 
 def _frame_size(request: Request) -> int:

@@ -11,6 +11,7 @@ from storage.config_store import ConfigStore
 from storage.models import Base
 from storage.outbox import Outbox, OutboxRow
 from storage.revisions import REVISION
+from storage.shapes import INHERITED
 from tests.support.processes import CHECKOUT
 
 Document = dict[str, Any]
@@ -116,6 +117,29 @@ def test_what_a_tag_has_from_its_item_is_shown_and_stays_the_items(store: Config
     assert (after["unit"], after["limits"]["high"], after["deadband"]) == ("kPa", 10.0, 1.0)
     after = store.patch_tag(tag["id"], {"item": None})
     assert (after["unit"], after["limits"], after["deadband"]) == (None, None, None)
+
+
+def test_a_tag_sent_back_with_another_item_follows_that(store: ConfigStore) -> None:
+    """It kept the gain that it had been shown with, of the item before: good values that were wrong."""
+    bar = store.create_item({"name": "bar", "unit": "bar", "scaling": {"gain": 0.1}, "limits": {"low": 0, "high": 10}})
+    celsius = store.create_item({"name": "C", "data_type": "int", "unit": "°C", "limits": {"low": -40, "high": 400}})
+    of_celsius = {name: celsius[name] for name in INHERITED}
+    device = store.create_device({"name": "d", "tags": [{"name": name, "item": "bar"} for name in "abcd"]})
+    a, b, c, d = device["tags"]
+    assert a["unit"] == "bar"
+
+    def shown(tag: Document) -> Document:
+        found = store.get_tag(tag["id"])
+        return {name: found[name] for name in INHERITED}
+
+    store.replace_tag(a["id"], a | {"item_id": celsius["id"]})
+    assert shown(a) == of_celsius
+    store.replace_device(device["id"], device | {"tags": [b | {"item_id": celsius["id"]}, c, d]})
+    assert (shown(b), shown(c)["unit"]) == (of_celsius, "bar")
+    store.patch_tag(c["id"], {"item": "C", "limits": {"high": 300}, "unit": "bar"})
+    assert shown(c) == of_celsius | {"unit": "bar", "limits": celsius["limits"] | {"high": 300}}
+    store.patch_tag(d["id"], {"item_id": None, "limits": {"high": 300}})
+    assert shown(d)["limits"] == bar["limits"] | {"high": 300}
 
 
 def test_an_items_change_reaches_every_device_with_tags_of_it(store: ConfigStore, boiler: Document) -> None:

@@ -97,6 +97,28 @@ def test_an_owner_that_comes_back_has_to_tell_again() -> None:
     assert (screen.x, screen.status) == (6, 0)
 
 
+def test_a_state_that_comes_again_is_not_the_word_of_an_owner_that_came_back() -> None:
+    """Asked for again within a second of our start, the state of an owner's last run was shown as good in its next one."""
+    screen = Screen()
+    screen.display.bus(True, 0)
+    screen.display.server("field_server", False, 0)
+    screen.state(5, again=True)
+    screen.display.server("field_server", True, 0)
+    screen.state(5, again=True)
+    assert (screen.x, screen.status) == (5, 2)
+    screen.configure(bound(1, "x", 20, "out", fed=True, status=11), not_good=NotGood.EXCEPTION)
+    screen.state(5, again=True)
+    assert (screen.register(20), screen.status) == (5, 2)
+    screen.state(5, again=True, time_ms=1001)
+    assert screen.status == 0, "a newer one that we missed"
+    screen.display.server("field_server", False, 0)
+    screen.display.server("field_server", True, 0)
+    screen.display.bus(False, 0)
+    screen.here()
+    screen.state(5, again=True, time_ms=1001)
+    assert screen.status == 0, "what became of the owner while we were away is not known"
+
+
 def test_what_an_owner_took_back_is_not_good() -> None:
     screen = Screen().here()
     screen.data(5)
