@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import processes
 from tests.support.brokers import Broker, start_mosquitto, start_nats
@@ -11,6 +12,9 @@ from tests.support.bus_watch import BusWatch, watch_bus
 from tests.support.fault_device import FaultDevice
 from tests.support.field_plant import FieldPlant, build_field_plant
 from tests.support.plant import Plant, build_plant
+
+settings.register_profile("tagwire", deadline=None)  # the machine may be busy with other tests
+settings.load_profile("tagwire")
 
 
 @pytest.fixture

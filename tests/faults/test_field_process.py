@@ -48,8 +48,10 @@ async def test_p1_killed_at_random(plant: FieldPlant, watch: BusWatch, device: F
             assert watch.servers[-1][2] is True
             await asyncio.to_thread(server.kill)
             await plant.wait(lambda: watch.servers[-1][2] is False, "the broker says that it is gone", 2)
+        begun_ms = now_ms()
         await plant.start()
-        await asyncio.sleep(1.5)
+        await plant.wait(lambda: min(watch.states["boiler"][name][2] for name in "ab") > begun_ms, "its state")
+        await asyncio.sleep(0.5)
         for register, name in enumerate("ab"):
             assert not ledger.lies(register, watch.of("boiler", name)), f"seed {seed}"
             value, quality, time_ms, *_ = watch.states["boiler"][name]

@@ -141,6 +141,7 @@ async def test_p4_frozen_and_thawed(gateway_plant: Plant, device: FaultDevice) -
     assert gateway_plant.output.count("online (tagwire-mqtt_server)") == 1
 
 
+@pytest.mark.alone
 async def test_p5_started_twice(gateway_plant: Plant, device: FaultDevice) -> None:
     configure(gateway_plant, device)
     first = await gateway_plant.start()

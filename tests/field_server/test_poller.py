@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -59,7 +60,7 @@ async def test_reads_keep_to_their_grid(plant: Plant, device: FaultDevice) -> No
     times = [seen.time_s for seen in device.seen][3:]
     steps = [after - before for before, after in pairwise(times)]
     assert len(steps) >= 8
-    assert abs(sum(steps) / len(steps) - 0.1) < 0.01, steps
+    assert abs(statistics.median(steps) - 0.1) < 0.01, steps
 
 
 @pytest.mark.parametrize("mode", LYING)
@@ -158,11 +159,11 @@ async def test_a_silent_device_is_bad_in_time(plant: Plant, framing: str) -> Non
     """Row D1. Over RTU it took three timeouts: before it was asked again one more had to pass."""
     transport = {"rtu": "rtu_over_tcp"}.get(framing, framing)
     async with FaultDevice(framing=framing) as device:
-        plant.put(boiler(device.port, transport=Transport(transport), timeout_s=0.5))
+        plant.put(boiler(device.port, transport=Transport(transport), timeout_s=1.0))
         await plant.wait(lambda: plant.told.quality("boiler", "a") is GOOD, "read")
         await device.set_mode("never")
         took = await plant.wait(lambda: plant.told.quality("boiler", "a") is BAD, "bad")
-        assert took < 0.1 + 2 * 0.5 + 0.3, "a period, timeout x (retries + 1), and a slow machine"
+        assert took < 0.1 + 2 * 1.0 + 0.8, "a period, timeout x (retries + 1), and a slow machine"
 
 
 async def test_a_device_that_is_not_there(plant: Plant, device: FaultDevice) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -181,5 +182,8 @@ async def test_a_new_plan_has_its_load_soon_and_counts_what_is_left_alone_as_it_
     slow = [row for row in plan["requests"] if row["period_ms"] == 1000]
     assert len(slow) == 10
     assert plan["requests_per_s"] == 10 * (len(plan["requests"]) - 10) + 10
-    counted = await requests_per_period(device, 2.0) / PERIOD_S
+    begun = len(device.seen)
+    await asyncio.sleep(2.0)
+    asked = Counter(seen.pdu for seen in device.seen[begun:])
+    counted = sum(asked.values()) / max(asked.values()) / PERIOD_S  # by turns: a busy machine leaves some out
     assert counted == pytest.approx(plan["requests_per_s"], rel=0.2)

@@ -12,6 +12,8 @@ from scada.values import Quality
 from tests.support.fault_device import FaultDevice, Seen, Step
 from tests.support.field import Plant, build_field, modbus_device, modbus_tag
 
+pytestmark = pytest.mark.alone
+
 GOOD, BAD = Quality.GOOD, Quality.BAD
 UNITS = range(1, 7)
 TIMEOUT_S = 0.2

@@ -236,7 +236,7 @@ def test_a_command_without_waiting_is_on_its_way(client: FlaskClient, owner: Fak
     found = client.get(where).json
     assert (found["state"], found["reason"]) == ("failed", "illegal data address")
     owner.way = ("accepted", "sent")
-    answer = client.post("/api/v1/tags/1/commands?wait=0.3", json={"value": 5})
+    answer = client.post("/api/v1/tags/1/commands?wait=2", json={"value": 5})
     assert (answer.status_code, answer.json["state"], len(answer.json["steps"])) == (202, "sent", 2)
 
 

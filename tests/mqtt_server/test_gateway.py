@@ -11,6 +11,7 @@ import pytest
 from tests.support.brokers import Broker, start_mosquitto
 from tests.support.certificates import Authority
 from tests.support.fault_device import FaultDevice
+from tests.support.field_plant import SLOW_MACHINE_S
 from tests.support.plant import Plant, build_plant, tag
 from tests.support.processes import free_port
 
@@ -77,21 +78,27 @@ async def test_tls_with_a_client_certificate(tmp_path: Path, device: FaultDevice
 async def test_new_changed_and_deleted_devices_take_effect_without_a_restart(
     gateway_plant: Plant, device: FaultDevice
 ) -> None:
+    async def taken(count: int) -> None:
+        await gateway_plant.wait(
+            lambda: gateway_plant.output.count("INFO configuration ") == count, f"{count}", 1.0 + SLOW_MACHINE_S
+        )
+        await asyncio.sleep(0.3)  # SUBSCRIBE is on its way
+
     await gateway_plant.start()
     made = gateway_plant.device("late", device.port, [tag("t", 0)])
-    await asyncio.sleep(1.0)
+    await taken(2)
     await gateway_plant.publish([("plant/late", b'{"t": 1}')])
     await gateway_plant.wait(lambda: device.registers[0] == 1, "the new device is heard within 1 s")
 
     binding = made["tags"][0]["bindings"][1]
     gateway_plant.store.patch_binding(binding["id"], {"address": {"register": 100}})
-    await asyncio.sleep(1.0)
+    await taken(3)
     await gateway_plant.publish([("plant/late", b'{"t": 2}')])
     await gateway_plant.wait(lambda: device.registers[100] == 2, "the new address is used within 1 s")
     assert device.registers[0] == 1
 
     gateway_plant.store.delete_device(made["id"])
-    await asyncio.sleep(1.0)
+    await taken(4)
     await gateway_plant.publish([("plant/late", b'{"t": 3}')])
     await asyncio.sleep(0.3)
     assert device.registers[100] == 2

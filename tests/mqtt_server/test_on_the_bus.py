@@ -196,7 +196,7 @@ async def test_a_polled_plc_goes_to_mqtt_and_on_to_another_plc(plant: Plant, dev
             await asyncio.sleep(1.0)
             assert not bus.others
             plant.store.delete_device(loop["id"])
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
             device.registers[3] = 78
             await plant.wait(lambda: bus.others and bus.others[-1][1] == {"tank": {"level": 78}}, "then every change")
             await plant.wait(lambda: other.registers[8] == 78, "also in the other PLC")

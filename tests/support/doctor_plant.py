@@ -104,7 +104,7 @@ def doctor_plant(folder: Path) -> Iterator[Plant]:
                 "tags": [{"name": "t", "data_type": "int", "bindings": [source, sink]}],
             }
         )
-        store.create_device({"name": "plc", **modbus(plc.port)})
+        store.create_device({"name": "plc", **modbus(plc.port, timeout_s=2.0)})
         point = {"protocol": "simulated", "direction": "in", "address": {"point": "level"}}
         store.create_device(
             {

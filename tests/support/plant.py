@@ -50,7 +50,7 @@ class Plant(ConfiguredProgram):
             await asyncio.to_thread(self.running.wait_ready)
         if online:
             await self.wait(lambda: ONLINE.search(self.output), "the gateway is online")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)  # the broker has its SUBSCRIBE by now
         return self.running
 
     async def publish(self, messages: Iterable[tuple[str, Payload]], *, qos: int = 1, retain: bool = False) -> None:

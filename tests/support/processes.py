@@ -15,6 +15,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 30.0
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_given: set[tuple[socket.SocketKind, int]] = set()
 _SETTINGS = ("MQTT_", "MODBUS_", "FLASK_", "TAGWIRE_", "SQLALCHEMY_", "DEMO", "NOTIFY_SOCKET")
 
 
@@ -22,15 +24,21 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A TCP port of loopback that nobody used a moment ago; a UDP port for SOCK_DGRAM.
 
     Below those that the system gives to clients (ip_local_port_range): a port that stays free for a while, as that of a broker
-    which is started late, would else be taken by some connection of a test that runs beside.
+    which is started late, would else be taken by some connection of a test that runs beside. Each worker of pytest has a range of
+    its own, and no port is given twice.
     """
     while True:
-        port = random.SystemRandom().randrange(12_000, 32_000)
+        port = random.SystemRandom().randrange(12_000 + 5_000 * _WORKER, 17_000 + 5_000 * _WORKER)
+        if (kind, port) in _given:
+            continue
         with socket.socket(socket.AF_INET, kind) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            if len(_given) > 4_000:
+                _given.clear()
+            _given.add((kind, port))
             return port
 
 

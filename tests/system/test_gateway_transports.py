@@ -131,7 +131,7 @@ async def test_values_reach_every_kind_of_device_and_wait_while_it_is_away(
         await gateway_plant.publish([(f"plant/{name}", message(1, 12.345, True)) for name in devices])
         for name, site in devices.items():
             await gateway_plant.wait(lambda site=site: site.held() == FIRST_HELD, f"{name} is written")
-        assert gateway_plant.outbox() == []
+        await gateway_plant.wait(lambda: gateway_plant.outbox() == [], "nothing is left on disk")
 
         for site in devices.values():
             await call(site.leave)
@@ -169,7 +169,7 @@ async def test_a_silent_unit_does_not_starve_the_other_one_on_its_line(gateway_p
             )
             await gateway_plant.wait(lambda number=number: device.register(0) == number, "the other one is served", 5)
             taken.append(time.monotonic() - sent)
-        assert max(taken) < timeout_s + 0.6
+        assert max(taken) < timeout_s + 1.3
         assert sum(each > timeout_s / 2 for each in taken) <= device.unheard
         await gateway_plant.wait(lambda: gateway_plant.outbox() == [number], "the silent one's latest value is on disk")
 
@@ -183,7 +183,7 @@ async def test_only_a_sound_reply_on_a_serial_line_confirms_a_value(gateway_plan
         return spoil(packet) if direction == way else packet
 
     async with Peer(Transport.SERIAL, serial_port=line.far) as device:
-        gateway_plant.device("meter", tags=[tag("t", 0)], **serial(line))
+        gateway_plant.device("meter", tags=[tag("t", 0)], **serial(line, timeout_s=1.0))
         await gateway_plant.start()
         for number, way in ((1, "out"), (3, "in")):
             device.tamper = tamper

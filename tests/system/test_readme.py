@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 README = (CHECKOUT / "README.md").read_text()
 PORTS = {"FLASK_APP_PORT": "5000", "MODBUS_SERVER_PORT": "8502", "MQTT_PORT": "1883"}
 # A reader needs longer than this between two commands; the gateway takes a changed configuration within a second.
-READING_S = 1.2
+READING_S = 2.0
 
 
 def section(title: str) -> str:

@@ -173,6 +173,7 @@ def test_faults_of_shared_settings_are_listed_before_anything_starts(tmp_path: P
         assert "serve" not in process.output
 
 
+@pytest.mark.alone
 def test_every_fault_of_every_program_and_every_port_is_in_one_message(tmp_path: Path) -> None:
     wrong: dict[str, str | int] = {
         "FLASK_APP_THREADS": 0,

@@ -81,7 +81,7 @@ def test_the_history_is_there_the_next_time(mosquitto: Broker, tmp_path: Path) -
 def test_the_broker_comes_later(tmp_path: Path) -> None:
     port = free_port()
     with at_terminal(CONSOLE, environment(tmp_path, port), tmp_path) as terminal:
-        terminal.wait_text("nobody listens there (connection refused); trying again", timeout_s=4)
+        terminal.wait_text("nobody listens there (connection refused); trying again", timeout_s=10)
         enter(terminal, "list", f"broker 127.0.0.1:{port}")
         with start_mosquitto(tmp_path / "broker", port=port):
             terminal.wait_text(f"broker 127.0.0.1:{port}: online")

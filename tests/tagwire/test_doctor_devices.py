@@ -123,7 +123,7 @@ def test_values_that_wait_for_their_device(plant: Plant) -> None:
     document["network"]["mqtt"] = {"topic": "plant/far"}
     document["tags"][0]["bindings"].append(source)
     with plant.device("far", document):
-        time.sleep(1)
+        time.sleep(2)
         plant.run("publish", "plant/far", '{"t": 1}')
         wait_until(lambda: "far\tmqtt_server\tonline" in plant.run("console", "links").stdout, 10)
         outbox = Outbox(plant.store.engine)

@@ -256,7 +256,7 @@ def test_changes_of_the_configuration_need_no_restart(plant: MailboxPlant, ear: 
         told(ear, "press", "force", 10)
         tag = next(each for each in made["tags"] if each["name"] == "moved")
         plant.store.patch_tag(tag["id"], {"bindings": register_tag("moved", 300)["bindings"]})
-        time.sleep(1.0)
+        time.sleep(2.0)
         assert client.write_single_register(300, 4)
         told(ear, "press", "moved", 4)
         plant.store.delete_device(made["id"])
