@@ -50,7 +50,12 @@ async def test_p1_killed_at_random(plant: FieldPlant, watch: BusWatch, device: F
             await plant.wait(lambda: watch.servers[-1][2] is False, "the broker says that it is gone", 2)
         begun_ms = now_ms()
         await plant.start()
-        await plant.wait(lambda: min(watch.states["boiler"][name][2] for name in "ab") > begun_ms, "its state")
+
+        def state_ms() -> int:
+            state = watch.states.get("boiler", {})
+            return min(state[name][2] if name in state else 0 for name in "ab")
+
+        await plant.wait(lambda: state_ms() > begun_ms, "its state")
         await asyncio.sleep(0.5)
         for register, name in enumerate("ab"):
             assert not ledger.lies(register, watch.of("boiler", name)), f"seed {seed}"
