@@ -155,6 +155,7 @@ class Slot:
     def refused(self, reason: str, now: float) -> Entry:
         """The device will not have the value in flight; later ones are rejected for a while without asking again."""
         entry = self._landed()
+        self.is_assured = False  # a gateway refuses as well when the unit behind it was only late
         self.alone = True
         self.refusal = reason
         self.refused_until = now + REFUSED_PAUSE_S
@@ -166,6 +167,7 @@ class Slot:
         if entry is None:
             return
         self.inflight = None
+        self.is_assured = False  # it may stand in the device all the same
         if self.queue and not self.out.options.every_value:
             self.queue[0].tickets[:0] = [ticket for ticket in entry.tickets if ticket.owed]
         else:

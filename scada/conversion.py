@@ -68,7 +68,12 @@ def compile_limits(tag: TagConfig, source: BindingConfig) -> tuple[Limits, ...]:
     if tag.data_type not in (DataType.FLOAT, DataType.INT):
         return ()
     found = (source.limits, tag.limits)
-    return tuple(Limits(limits.low, limits.high, limits.action) for limits in found if limits is not None)
+    return tuple(make_limits(tag.data_type, limits) for limits in found if limits is not None)
+
+
+def make_limits(data_type: DataType, limits: LimitsConfig) -> Limits:
+    """Limits of a value of a tag of that type."""
+    return Limits(limits.low, limits.high, limits.action, whole=data_type is DataType.INT)
 
 
 def _engineering_steps(tag: TagConfig, source: BindingConfig, numeric_text: bool) -> list[Step]:
@@ -107,7 +112,7 @@ def compile_encode(
     steps: list[Step] = []
     if binding.limits is not None:
         steps.append(_number)
-        steps.append(_limit_step(binding.limits))
+        steps.append(cast(Step, make_limits(data_type, binding.limits).apply))
     scaled = binding.scaling is not None and not _is_identity(binding.scaling)
     if scaled:
         scaling = cast(ScalingConfig, binding.scaling)
@@ -130,10 +135,6 @@ def _chain(first: Step, steps: Sequence[Step]) -> Step:
         return lambda x: one(first(x))
     two = steps[1]
     return _chain(lambda x: two(one(first(x))), steps[2:])
-
-
-def _limit_step(limits: LimitsConfig) -> Step:
-    return Limits(limits.low, limits.high, limits.action).apply
 
 
 def _is_numbered(data_type: DataType, address: object) -> bool:

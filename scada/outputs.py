@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from scada.config import BindingConfig, DeviceConfig, TagConfig
-from scada.conversion import compile_encode, compile_raw, encode_coil
+from scada.conversion import compile_encode, compile_raw, encode_coil, make_limits
 from scada.errors import ConfigError
 from scada.modbus.endpoint import Endpoint
 from scada.modbus.limits import Table
@@ -13,7 +13,6 @@ from scada.modbus.registers import RegisterType, codec
 from scada.paths import compile_path
 from scada.protocols.modbus import ModbusAddress, ModbusNetwork, ModbusOptions
 from scada.protocols.mqtt import MqttAddress, MqttOptions
-from scada.scaling import Limits
 from scada.values import BadValue, DataType, RejectCode, Value
 
 
@@ -123,7 +122,7 @@ def compile_publication(tag: TagConfig, binding: BindingConfig) -> Publication:
     if not keys:
         raise ConfigError("a binding out needs a path of names")
     is_number = tag.data_type in (DataType.FLOAT, DataType.INT)
-    limits = Limits(binding.limits.low, binding.limits.high, binding.limits.action) if binding.limits else None
+    limits = None if binding.limits is None else make_limits(tag.data_type, binding.limits)
     to_raw = compile_raw(tag, binding)
     texts: dict[Any, str] = {}
     for text, value in (options.enum or {}).items():

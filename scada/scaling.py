@@ -58,7 +58,7 @@ class OutOfLimits(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a value may be, both ends included, in engineering units; None is no limit.
+    """What a value may be, both ends included, in engineering units; None is no limit. `whole`: of a tag of whole numbers.
 
     Raises ConfigError (fields `low`, `high`) when an end is not finite or low is above high.
     """
@@ -66,6 +66,7 @@ class Limits:
     low: float | None = None
     high: float | None = None
     action: OutOfLimits = OutOfLimits.REJECT
+    whole: bool = False
 
     def __post_init__(self) -> None:
         ends = (("low", self.low), ("high", self.high))
@@ -77,17 +78,17 @@ class Limits:
             raise ConfigError(faults)
 
     def apply(self, value: Number) -> Number:
-        """The value, or the nearest one inside the limits; an integer stays an integer.
+        """The value, or the nearest one inside the limits; of whole numbers a whole one.
 
         Raises BadValue (OUT_OF_RANGE): outside with action reject; NaN and infinity, which are no measurement to
-        clamp; an integer when no integer lies inside.
+        clamp; a whole number when none lies inside.
         """
         low = -inf if self.low is None else self.low
         high = inf if self.high is None else self.high
         if low <= value <= high and value not in (inf, -inf):
             return value
         if self.action is OutOfLimits.CLAMP and -inf < value < inf:
-            if not isinstance(value, int):
+            if not self.whole:
                 return low if value < low else high
             inside = ceil(low) if value < low else floor(high)
             if low <= inside <= high:

@@ -15,6 +15,7 @@ from scada.values import DataType
 from storage.contradictions import misdirected, one_source
 from storage.drafts import BindingDraft, DeviceDraft, TagDraft, TermDraft
 from storage.records import BindingFields, DeviceFields, ItemFields, TagFields, TermFields
+from storage.revisions import MAX_ID
 from storage.shapes import Row
 
 Document = Mapping[str, Any]
@@ -194,4 +195,4 @@ def _reference(rest: Row, name: str) -> int | str | None:
 
 def _identity(document: object) -> int | None:
     found = document.get("id") if isinstance(document, Mapping) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= MAX_ID else None

@@ -182,6 +182,8 @@ def _tag(row: Row, items: dict[int, Row], terms: dict[int, Row]) -> Row:
     result = _short(row, ("name", "description", "data_type", "unit", "scaling", "limits", "deadband"))
     if row["item_id"] is not None:
         result["item"] = items[row["item_id"]]["name"]
+        if row["unit"] == "":  # not its item's
+            result["unit"] = ""
     if row["term_id"] is not None:
         result["term"] = terms[row["term_id"]]["name"]
     result["bindings"] = []

@@ -1,7 +1,7 @@
 """An outlet whose device is not there: faults of ours, full queues, what is settled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from mqtt_server import slots
 from mqtt_server.outlet import Outlet
 from mqtt_server.slots import Entry, Slot, Ticket
-from scada.errors import ProtocolError, Side
+from scada.errors import DeviceRefused, LinkError, ProtocolError, Side
 from scada.modbus.writes import WriteRequest
 from scada.outputs import OutPlan, Write
 from scada.protocols.modbus import Failsafe
@@ -41,6 +41,9 @@ class Writer:
             raise error
         self.written.append(request.data)
 
+    async def connect(self) -> None:
+        self.connected = True
+
     async def close(self) -> None:
         return
 
@@ -67,6 +70,12 @@ class Bench:
         ticket = Ticket(None, f"topic {value}")
         self.outlet.offer(self.slot, Write(self.slot.out, value.to_bytes(2, "big"), value, 0), ticket)
         return ticket
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(8):
+        while not condition():  # noqa: ASYNC110 - an outlet has no event for it
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -127,3 +136,25 @@ async def test_a_fail_safe_value_that_cannot_be_written_is_listed() -> None:
     assert bench.reports == [RejectCode.OUT_OF_RANGE]
     assert "fail-safe value cannot be written: 70000 does not fit / 70000 / None" in bench.sources[0]
     assert list(bench.slot.entries()) == []
+
+
+@pytest.mark.parametrize("code", [11, 10, 6, 5, 4, None])
+@pytest.mark.parametrize("option", [{"on_change": True}, {"deadband": 0.5}])
+async def test_after_an_attempt_that_may_have_succeeded_the_value_before_is_written_again(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch, code: int | None, option: dict[str, float]
+) -> None:
+    """It counted as unchanged: acknowledged, never written, and the register kept what a late answer had hidden."""
+    monkeypatch.setattr(slots, "REFUSED_PAUSE_S", 0.2)
+    error = LinkError("no reply") if code is None else DeviceRefused(f"exception {code}", code)
+    writer = Writer()
+    bench = Bench(out_plan(**option), writer)
+    running.append(asyncio.create_task(bench.outlet.run()))
+    bench.offer(1)
+    await eventually(lambda: writer.written == [b"\0\1"])
+    writer.error = error
+    bench.offer(2)
+    await eventually(lambda: writer.error is None)
+    await asyncio.sleep(0.3)
+    bench.offer(1)
+    await eventually(lambda: writer.written[1:] and writer.written[-1] == b"\0\1")
+    assert not list(bench.slot.entries())

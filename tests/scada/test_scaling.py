@@ -86,10 +86,11 @@ class TestLimits:
         refused(Limits(0.0, 100.0).apply, value)
 
     @pytest.mark.parametrize(
-        ("value", "expected"), [(-3.5, 0.5), (-3, 1), (1e9, 99.5), (1000, 99), (HUGE, 99), (-HUGE, 1)]
+        ("value", "whole", "expected"),
+        [(-3.5, False, 0.5), (-3, True, 1), (1e9, False, 99.5), (1000, True, 99), (HUGE, True, 99), (-HUGE, True, 1)],
     )
-    def test_clamped_to_the_nearest_and_integers_stay_integers(self, value, expected):
-        result = Limits(0.5, 99.5, OutOfLimits.CLAMP).apply(value)
+    def test_clamped_to_the_nearest_and_of_whole_numbers_to_a_whole_one(self, value, whole, expected):
+        result = Limits(0.5, 99.5, OutOfLimits.CLAMP, whole).apply(value)
         assert (result, result.__class__) == (expected, expected.__class__)
 
     def test_one_end_alone(self):
@@ -104,7 +105,12 @@ class TestLimits:
         refused(Limits(*ends, action).apply, value)
 
     def test_no_integer_inside(self):
-        refused(Limits(0.2, 0.8, OutOfLimits.CLAMP).apply, 5)
+        refused(Limits(0.2, 0.8, OutOfLimits.CLAMP, whole=True).apply, 5)
+
+    def test_a_measurement_that_is_written_without_a_fraction_is_clamped_as_with_one(self):
+        """JavaScript writes 1 for 1.0: it was refused, and 150 became 100 where 150.0 became 100.5."""
+        assert Limits(0.85, 0.95, OutOfLimits.CLAMP).apply(1) == 0.95
+        assert Limits(0, 100.5, OutOfLimits.CLAMP).apply(150) == 100.5
 
     @pytest.mark.parametrize(
         ("low", "high", "fields"),

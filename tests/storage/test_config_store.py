@@ -119,6 +119,15 @@ def test_what_a_tag_has_from_its_item_is_shown_and_stays_the_items(store: Config
     assert (after["unit"], after["limits"], after["deadband"]) == (None, None, None)
 
 
+@pytest.mark.parametrize("number", [2**31, 2**63, 10**30, -1, 0])
+def test_an_id_that_is_none_is_not_read(store: ConfigStore, boiler: Document, number: int) -> None:
+    """One of 64 bits or more went into SQL, and the answer was 500."""
+    made = store.create_tag(boiler["id"], {"name": "odd", "id": number})
+    assert made["id"] not in (number, boiler["tags"][0]["id"])
+    after = store.replace_device(boiler["id"], boiler | {"tags": [boiler["tags"][0] | {"id": number}]})
+    assert [tag["id"] for tag in after["tags"]] == [boiler["tags"][0]["id"]]
+
+
 def test_a_tag_sent_back_with_another_item_follows_that(store: ConfigStore) -> None:
     """It kept the gain that it had been shown with, of the item before: good values that were wrong."""
     bar = store.create_item({"name": "bar", "unit": "bar", "scaling": {"gain": 0.1}, "limits": {"low": 0, "high": 10}})

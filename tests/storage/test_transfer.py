@@ -51,6 +51,13 @@ def test_an_export_imported_elsewhere_is_exported_equal(store: ConfigStore, othe
     assert other.list_devices(filters={"name": "shifts_ids"})[1] == 0
 
 
+def test_a_tag_without_the_unit_of_its_item_stays_so(store: ConfigStore, other: ConfigStore) -> None:
+    store.create_item({"name": "volt", "unit": "V"})
+    store.create_device({"name": "d", "tags": [{"name": "ratio", "item": "volt", "unit": ""}]})
+    other.import_config(store.export_config(), "replace")
+    assert other.list_tags()[0][0]["unit"] == ""
+
+
 def test_a_topic_that_holds_an_id_survives_the_move(store: ConfigStore, other: ConfigStore) -> None:
     fill(store)
     topic = store.list_devices(filters={"name": "meters"})[0][0]["network"]["mqtt"]["topic"]
