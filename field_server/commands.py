@@ -87,6 +87,8 @@ class FieldCommands:
 
         async def write(link: Link) -> None:
             nonlocal is_sent
+            if self._field.device(command.device) is not plan:
+                raise ConfigError(f"{command.device}: its configuration changed meanwhile")
             points = [target.point for target in targets]
             link.can_write(points)
             if not report(CommandState.SENT):
@@ -132,7 +134,7 @@ class FieldCommands:
         left = wanted - {sample.tag for sample in found}
         refusal: DeviceRefused | None = None
         for part, setpoints in _setpoints(plan, left):
-            values, refusal = await _read_setpoints(self._field.poller(part), setpoints)
+            values, refusal = await _read_setpoints(self._field.poller(part), part, setpoints)
             time_ms = time.time_ns() // 1_000_000
             found += [compile_source(each.own, each.binding).sample(raw, time_ms, None) for each, raw in values]
         for name in sorted(left - {sample.tag for sample in found}):
@@ -214,11 +216,13 @@ class _Verification:
         known = [name for name in names if name in read]
         found: dict[str, Value | None] = {}
         if known:
-            samples = await _read(self.poller, self.part, known)
-            found |= {sample.tag: sample.value if sample.quality is not Quality.BAD else None for sample in samples}
+            await _read(self.poller, self.part, known)
         for target in self.targets:
-            if _watched_name(target) not in read:
-                found[target.tag.name] = await _read_point(self.poller, target)
+            name = _watched_name(target)
+            if name in read:
+                found[name] = _engineering(target, self.poller.asks.last_raw(self.part.device_id, name))
+            else:
+                found[name] = await _read_point(self.poller, self.part, target)
         wrong = [
             f"{_watched_name(target)} shows {found[_watched_name(target)]!r}, not {target.value!r}"
             for target in self.targets
@@ -236,6 +240,8 @@ def _target(tag: TagConfig, value: Value, binding: BindingConfig, part: Part, ta
         if feedback is None or source is None:
             raise ConfigError(f"its feedback tag {wanted!r} is not read over the same link")
         feedback_binding = next(each for each in feedback.bindings if each.id == source.point.binding_id)
+        if feedback_binding.scaling is None:
+            feedback_binding = replace(feedback_binding, scaling=feedback.scaling)
     raw = compile_raw(tag, binding)(value)
     place = point(tag, binding, part.network, part.driver)
     return _Target(tag, value, binding, place, raw, feedback, feedback_binding)
@@ -251,25 +257,26 @@ def _watched_name(target: _Target) -> str:
 
 
 async def _read(poller: Poller, part: Part, tags: list[str], *, whole: bool = True) -> list[Sample]:
-    found: list[Sample] = []
-
-    async def read(link: Link) -> None:
-        found.extend(await poller.read_now(link, part.device_id, tags, whole=whole))
-
     with _gone(part.device):
-        await poller.perform(read)
-    return found
+        return await poller.asks.read_now(part.device_id, tags, whole=whole)
 
 
-async def _read_point(poller: Poller, target: _Target) -> Value | None:
+async def _read_point(poller: Poller, part: Part, target: _Target) -> Value | None:
     """The engineering value at a place that is not read otherwise; None when the bytes there are no value."""
-    setpoint = _Setpoint(target.tag, target.binding, target.point)
-    found, refusal = await _read_setpoints(poller, [setpoint])
+    found, refusal = await _read_setpoints(poller, part, [_Setpoint(target.tag, target.binding, target.point)])
     if refusal is not None:
         raise refusal
-    raw = found[0][1]
-    # No limits: one that clamps would show what was wanted.
-    return None if isinstance(raw, BadValue) else compile_engineering(setpoint.own, setpoint.binding)(raw)
+    return _engineering(target, found[0][1])
+
+
+def _engineering(target: _Target, raw: Value | BadValue | None) -> Value | None:
+    """What `raw` says at the place where a target is looked for; None when it is no value. Without limits: one that clamps would
+    show what was wanted, one that rejects would hide a float32's rounding."""
+    if raw is None or isinstance(raw, BadValue):
+        return None
+    if target.feedback is not None and target.feedback_binding is not None:
+        return compile_engineering(replace(target.feedback, scaling=None), target.feedback_binding)(raw)
+    return compile_engineering(replace(target.tag, scaling=None), target.binding)(raw)
 
 
 def _setpoints(plan: DevicePlan, names: Collection[str]) -> list[tuple[Part, list[_Setpoint]]]:
@@ -289,24 +296,20 @@ def _setpoints(plan: DevicePlan, names: Collection[str]) -> list[tuple[Part, lis
 
 
 async def _read_setpoints(
-    poller: Poller, setpoints: Sequence[_Setpoint]
+    poller: Poller, part: Part, setpoints: Sequence[_Setpoint]
 ) -> tuple[list[tuple[_Setpoint, Value | BadValue]], DeviceRefused | None]:
     """What stands at these places, and the last refusal; a place that the device refuses to read is left out."""
     by_point = {each.point.binding_id: each for each in setpoints}
     found: list[tuple[_Setpoint, Value | BadValue]] = []
     refusal: DeviceRefused | None = None
-
-    async def read(link: Link) -> None:
-        nonlocal refusal
-        for request in link.plan([each.point for each in setpoints]):
-            try:
-                values = await link.read(request)
-            except DeviceRefused as error:
-                refusal = error
-                continue
-            found.extend((by_point[each.binding_id], raw) for each, raw in zip(request.points, values, strict=True))
-
-    await poller.perform(read)
+    for request in poller.plan([each.point for each in setpoints]):
+        try:
+            with _gone(part.device):
+                values = await poller.asks.read(part.device_id, request)
+        except DeviceRefused as error:
+            refusal = error
+            continue
+        found.extend((by_point[each.binding_id], raw) for each, raw in zip(request.points, values, strict=True))
     return found, refusal
 
 

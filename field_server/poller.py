@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from drivers.contract import Driver, Link, Refusal
+from drivers.contract import Driver, Point, Refusal, Request
 from field_server import divisions
+from field_server.asks import Asks
 from field_server.breaker import Breaker
 from field_server.connects import Connects
 from field_server.errands import Action, Errands
@@ -31,6 +32,8 @@ MAX_PAUSE_S = 3.5
 """With the jitter a device that is back is asked again within 5 s."""
 READS_WAIT_S = 0.5
 """A read that is late by so much is let in between two commands: a burst of them must not make everything else stale."""
+ASKER_S = 0.005
+"""A read steps back by so much for what waits for the same ceiling: a call, or the look of a command."""
 _FIRST = 0.0  # before every time there is
 
 
@@ -51,6 +54,8 @@ class Poller:
         self._wake = asyncio.Event()
         self._errands = Errands(self._wake.set)
         self._units = Units(self._make_breaker)
+        self.asks = Asks(self._devices, driver.meaning, self._errands.perform, self._reports, self._heard)
+        """Reads that somebody waits for."""
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
         self._retry_at = 0.0
         self._answered = False
@@ -110,35 +115,9 @@ class Poller:
         """
         await self._errands.perform(action)
 
-    async def read_now(self, link: Link, device_id: int, tags: Sequence[str], *, whole: bool = True) -> list[Sample]:
-        """Within `perform`: read tags of a device at once; their samples, which are told to everybody as well.
-
-        Raises what `Link.read` raises; KeyError for a tag that is not read here. Not `whole`: a request that the device
-        refuses makes its tags bad, as long as not every one is refused.
-        """
-        device = self._devices[device_id]
-        asked = frozenset(tags)
-        jobs = device.jobs_of(tags)
-        refused = 0
-        for job in jobs:
-            await device.pace(self._loop)
-            try:
-                values = await link.read(job.request)
-            except DeviceRefused as error:
-                meaning = self._driver.meaning(error.code)
-                if meaning is not Refusal.UNREACHABLE and self._devices.get(device_id) is device:
-                    self._heard(device, job.request.unit)
-                refused += 1
-                if whole or refused == len(jobs):
-                    raise
-                self._reports.refused(device, job, error, meaning)
-                continue
-            if self._devices.get(device_id) is not device:
-                raise KeyError(device_id)  # read by its old configuration, and not to be told any more
-            self._heard(device, job.request.unit)
-            self._reports.values(device, job, values, asked)
-        samples = [device.last(tag) for tag in tags]
-        return [sample for sample in samples if sample is not None]
+    def plan(self, points: Sequence[Point]) -> Sequence[Request]:
+        """How points that are not read otherwise are read with the fewest requests."""
+        return self._link.plan(points)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -209,8 +188,8 @@ class Poller:
         """When the turn may go on; not after `now` when it may at once."""
         if not self._link.connected and self._retry_at > now:
             return self._retry_at
-        if device.allowed_at > now:
-            return device.allowed_at
+        if device.interval_s and (device.allowed_at > now or device.lets_askers_first):
+            return max(device.allowed_at, now + ASKER_S if device.lets_askers_first else now)
         return self._units.retry_at(turn.unit, now)
 
     def _witness(self, turn: Turn, now: float) -> Turn:
@@ -226,8 +205,7 @@ class Poller:
         job = turn.present
         started = self._loop.time()
         if job.not_before <= started:
-            if device.interval_s:
-                device.allowed_at = started + device.interval_s
+            device.take_place(started, by_turn=True)
             await self._ask(device, turn, job)
             if not turn.alive:
                 return

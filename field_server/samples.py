@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from drivers.contract import Point, Refusal
 from scada.sources import TagSource
@@ -53,6 +53,11 @@ class Readings:
     def told(self) -> Sequence[Sample | None]:
         """The samples told last."""
         return self._told
+
+    def raw(self, index: int) -> Value | BadValue | None:
+        """What was read last; None when nothing was since a failure."""
+        value = self._raw[index]
+        return None if value is _NOTHING else cast(Value | BadValue, value)
 
     def take(self, values: Sequence[Value | BadValue], time_ms: int, asked: Collection[str] = ()) -> list[Sample]:
         """The samples to tell of what was just read. Tags that somebody `asked` for are told whether or not they changed."""

@@ -1,6 +1,5 @@
 """What is read together and when: the requests of one device, unit and period, and how they went."""
 
-import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from field_server.samples import Readings, Source
 from field_server.schedule import next_due, phase_s
 from field_server.search import Search
 from links.logs import Rationed
-from scada.values import Sample
+from scada.values import BadValue, Sample, Value
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class DeviceTurns:
-    """One device on a link. `allowed_at` is when its ceiling on requests lets the next one through.
+    """One device on a link. `allowed_at` is when its ceiling lets the next request through; `askers`: who waits besides turns.
 
     `errors` has what is wrong with each of its units, None where it answers; it is empty as long as nothing is known.
     """
@@ -140,6 +139,7 @@ class DeviceTurns:
     interval_s: float
     retries: int
     allowed_at: float = 0.0
+    askers: int = 0
     show_plan_at: float = 0.0
     shown_at: float = float("-inf")
     is_shown: bool = False
@@ -150,18 +150,23 @@ class DeviceTurns:
     lines: Rationed = field(init=False)
     """What the log says of its state: a device that comes and goes all the time must not fill it."""
     _places: dict[str, tuple[Job, int]] = field(default_factory=dict)
+    _asked_last: bool = False
 
     def __post_init__(self) -> None:
         self.lines = Rationed(log, LINES_A_MINUTE, f"changes of {self.part.device}")
         self.index()
 
-    async def pace(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until the ceiling lets a request through that is not a turn's."""
-        wait_s = self.allowed_at - loop.time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        if self.interval_s:
-            self.allowed_at = loop.time() + self.interval_s
+    def take_place(self, now: float, *, by_turn: bool) -> bool:
+        """Whether the ceiling lets a request through just now, a turn's or an asker's; the next one has to wait then."""
+        is_free = self.allowed_at <= now
+        if is_free and self.interval_s:
+            self.allowed_at, self._asked_last = now + self.interval_s, not by_turn
+        return is_free
+
+    @property
+    def lets_askers_first(self) -> bool:
+        """Whether the next place is that of somebody who asks; reads and askers take turns."""
+        return self.askers > 0 and not self._asked_last
 
     def index(self) -> None:
         """Note which job reads which tag; after every change of a turn's jobs."""
@@ -253,6 +258,11 @@ class DeviceTurns:
         """The sample of a tag that was told last."""
         place = self._places.get(tag)
         return None if place is None else place[0].readings.told[place[1]]
+
+    def last_raw(self, tag: str) -> Value | BadValue | None:
+        """What was read of a tag last; None while that is not known."""
+        place = self._places.get(tag)
+        return None if place is None else place[0].readings.raw(place[1])
 
     def jobs_of(self, tags: Iterable[str]) -> list[Job]:
         """The jobs that read `tags`, each once; raises KeyError for a tag that is not read."""

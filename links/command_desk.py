@@ -5,6 +5,7 @@ The desk checks, remembers, expires and reports; the program behind it (`Perform
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 import uuid
@@ -128,7 +129,9 @@ class CommandDesk:
         now_ms = time.time_ns() // 1_000_000
         try:
             is_fresh = time.monotonic() >= self._fresh_from
-            command = decode_set(payload, device, now_ms, uuid.uuid4().hex, must_expire=not is_fresh)
+            command = decode_set(
+                payload, device, now_ms, self._make_id(topic, payload, repeat), must_expire=not is_fresh
+            )
         except BadCommand as error:
             refused = error.command
             if self._is_for_me(device, () if refused is None else refused.values):
@@ -138,6 +141,12 @@ class CommandDesk:
             return
         if self._is_for_me(device, command.values):
             self._take(command, now_ms, repeat)
+
+    def _make_id(self, topic: str, payload: bytes, repeat: bool) -> str:
+        """For a command without one: the same for its second delivery, which is then known to have acted already."""
+        made = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()[:32]
+        is_another = not repeat and self._book.is_known(made, time.monotonic())
+        return uuid.uuid4().hex if is_another else made
 
     def _is_for_me(self, device: str, tags: Iterable[str] = ()) -> bool:
         """Whether the verdict on what is asked of these tags is ours to give: of all programs that hear it one says yes."""
@@ -217,8 +226,11 @@ class CommandDesk:
 
     def _move(self, command_id: str, state: CommandState, reason: str = "", final: bool | None = None) -> bool:
         now_ms = time.time_ns() // 1_000_000
-        step = self._book.move(command_id, state, now_ms, reason=reason, final=final)
+        step = self._book.move(command_id, state, now_ms, time.monotonic(), reason=reason, final=final)
         if step is None:
+            return False
+        if step.state is not state:
+            self._tell([step])
             return False
         # A newer command that came while this one was sent will write over it: there is nothing left to verify.
         overtaken = self._book.overtaken(command_id, now_ms)

@@ -95,9 +95,19 @@ class CommandBook:
         return Admission((step_of(command, CommandState.FAILED, now_ms, old_value=old_value, reason=reason),))
 
     def move(
-        self, command_id: str, state: CommandState, now_ms: int, *, reason: str = "", final: bool | None = None
+        self,
+        command_id: str,
+        state: CommandState,
+        now_ms: int,
+        clock_s: float,
+        *,
+        reason: str = "",
+        final: bool | None = None,
     ) -> Step | None:
         """A running command comes to `state`; its step. None when it has ended meanwhile: expired, or superseded.
+
+        One whose time is over is not sent any more, though nobody has called `expire` yet (the program was paused): the step then
+        says that it has expired.
 
         `final` marks an acknowledgement that nothing follows. Raises ProtocolError (local) for a state that cannot follow.
         """
@@ -106,6 +116,8 @@ class CommandBook:
             return None
         if not may_follow(running.state, state):
             raise ProtocolError(f"command {command_id}: {state} cannot follow {running.state}", Side.LOCAL)
+        if state is CommandState.SENT and running.until_s <= clock_s:
+            return self._expired(running, now_ms)
         running.state = state
         step = step_of(running.command, state, now_ms, old_value=running.old_value, reason=reason, final=final)
         if step.final:

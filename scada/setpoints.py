@@ -12,6 +12,7 @@ from scada.errors import Conflict, Fault
 from scada.modbus.registers import EXACT_FLOAT, RegisterType, codec
 from scada.protocols.modbus import ModbusAddress
 from scada.registry import PROTOCOLS
+from scada.scaling import Scaling, round_half_away
 from scada.values import TYPE_NAMES, BadValue, DataType, RejectCode, Value
 
 # IEEE 754: half a unit in the last place, relative to the number; a whole one, as scaling rounds once more.
@@ -97,8 +98,8 @@ def verification(binding: BindingConfig) -> Verification:
 def is_reached(binding: BindingConfig, wanted: Value, found: object, source: BindingConfig | None = None) -> bool:
     """Whether `found` is what `wanted` became on the device, both in engineering units.
 
-    Numbers may differ by the binding's `tolerance`, or by what its registers cannot tell apart: half a step of a scaled integer,
-    a float32's rounding. `source` is the binding of the feedback tag where that is another one.
+    Numbers may differ by the binding's `tolerance`, or by what its registers cannot tell apart: what becomes the same integer, a
+    float32's rounding. `source` is the binding of the feedback tag where that is another one: half a step of a scaled integer.
     """
     if isinstance(wanted, str) or isinstance(found, str):
         return wanted == found
@@ -108,7 +109,12 @@ def is_reached(binding: BindingConfig, wanted: Value, found: object, source: Bin
         return wanted == found
     if not isfinite(found):
         return False
-    allowed = max(verification(binding).tolerance, _resolution(binding, wanted))
+    tolerance = verification(binding).tolerance
+    address = binding.address
+    is_whole = isinstance(address, ModbusAddress) and not address.table.is_bits and address.type in INTEGER_TYPES
+    if source is None and is_whole:
+        return abs(found - wanted) <= tolerance or _whole(binding, found) == _whole(binding, wanted)
+    allowed = max(tolerance, _resolution(binding, wanted))
     if source is not None:
         allowed = max(allowed, _resolution(source, wanted))
     return abs(found - wanted) <= allowed
@@ -178,6 +184,12 @@ def _encoded(data_type: DataType, binding: BindingConfig, address: ModbusAddress
         encode = codec(address.type, address.order, length=address.length, bit=address.bit).encode
     options: Any = binding.options
     return compile_encode(data_type, address, options, binding, encode)(value)
+
+
+def _whole(binding: BindingConfig, value: float) -> int:
+    """The integer in the registers of a binding that stands for an engineering value."""
+    scaling = binding.scaling
+    return round_half_away(value if scaling is None else Scaling(scaling.gain, scaling.offset).to_raw(value))
 
 
 def _resolution(binding: BindingConfig, value: float) -> float:

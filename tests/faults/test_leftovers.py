@@ -113,8 +113,8 @@ def test_a_killed_broker_that_brings_back_what_was_emptied_is_told_again(house: 
     """The embedded broker's store is made anew after a kill. Each owner looks at what is retained after every reconnect."""
     gone = house.device("press", 10)
     house.device("stays", 20)
-    house.start(*OWNERS)
     with watch_bus(house.broker.port, session=True) as watch:
+        house.start(*OWNERS)
         house.tell(watch, "press", 10)
         house.tell(watch, "stays", 20)
         wait_until(lambda: {f"link/{owner}/press" for owner in OWNERS} <= left_over(watch), 5, "the links as well")

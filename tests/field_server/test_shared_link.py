@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 
-from drivers.contract import Link
 from scada.values import Quality
 from tests.support.fault_device import FaultDevice, Seen, Step
 from tests.support.field import Plant, build_field, modbus_device, modbus_tag
@@ -113,12 +112,9 @@ async def test_a_ceiling_holds_for_what_is_read_between(plant: Plant, gateway: G
     assert plan is not None
     poller = plant.field.poller(plan.parts[0])
 
-    async def call(link: Link) -> None:
-        await poller.read_now(link, 1, ["a"])
-
     since_s = time.monotonic()
     for _ in range(10):
-        await poller.perform(call)
+        await poller.asks.read_now(1, ["a"])
     times = gateway.asked(1, since_s)
     assert len(times) == 10
     assert times[-1] - times[0] >= 9 / 20 * 0.95
@@ -142,10 +138,7 @@ async def test_a_unit_that_answers_the_look_of_a_command_is_back(plant: Plant, g
     if how == "refused":
         await gateway.set_mode("exc", 4)
 
-    async def act(link: Link) -> None:
-        await poller.read_now(link, 1, ["a"])
-
-    await asyncio.wait([asyncio.create_task(poller.perform(act))], timeout=3)
+    await asyncio.wait([asyncio.create_task(poller.asks.read_now(1, ["a"]))], timeout=3)
     assert plant.told.links[-1] == ("plc", True, None)
     await gateway.set_mode("good")
     assert await plant.wait(lambda: plant.told.quality("plc", "b") is GOOD, "polled", 5) < 0.4

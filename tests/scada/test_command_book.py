@@ -30,7 +30,7 @@ def test_a_command_goes_its_way(book: CommandBook) -> None:
     assert (admission.run, admission.refusal) == (True, "")
     steps = [*admission.steps]
     for state in (S, K, V):
-        step = book.move("1", state, NOW + len(steps))
+        step = book.move("1", state, NOW + len(steps), 0.0)
         assert step is not None
         steps.append(step)
     assert [(step.state, step.final, step.old_value, step.value) for step in steps] == [
@@ -44,13 +44,13 @@ def test_a_command_goes_its_way(book: CommandBook) -> None:
         ("1", "boiler", "level", "anna", "console")
     }
     assert book.running() == []
-    assert book.move("1", F, NOW) is None
+    assert book.move("1", F, NOW, 0.0) is None
 
 
 def test_an_acknowledgement_may_be_final(book: CommandBook) -> None:
     book.admit(command("1"), NOW, 0.0)
-    book.move("1", S, NOW)
-    step = book.move("1", K, NOW, final=True)
+    book.move("1", S, NOW, 0.0)
+    step = book.move("1", K, NOW, 0.0, final=True)
     assert step is not None
     assert (step.state, step.final, book.running()) == (K, True, [])
 
@@ -58,7 +58,7 @@ def test_an_acknowledgement_may_be_final(book: CommandBook) -> None:
 def test_a_step_out_of_order_is_our_bug(book: CommandBook) -> None:
     book.admit(command("1"), NOW, 0.0)
     with pytest.raises(ProtocolError, match="verified cannot follow accepted"):
-        book.move("1", V, NOW)
+        book.move("1", V, NOW, 0.0)
 
 
 def test_nothing_follows_a_final_state() -> None:
@@ -71,7 +71,7 @@ def test_a_used_id_is_refused_without_a_step_for_an_hour(book: CommandBook) -> N
     again = book.admit(command("1", value=7), NOW, 1.0)
     assert (again.steps, again.run) == ((), False)
     assert "replayed" in again.refusal
-    book.move("1", F, NOW)
+    book.move("1", F, NOW, 0.0)
     assert "replayed" in book.admit(command("1"), NOW, ID_KEPT_S - 1, repeat=True).refusal
     assert "replayed" in book.refuse(command("1"), "read only", NOW, ID_KEPT_S - 1).refusal
     assert book.admit(command("1"), NOW, ID_KEPT_S + 1).run
@@ -103,7 +103,7 @@ def test_what_has_expired_on_arrival_does_not_run(book: CommandBook) -> None:
 def test_expiry_follows_the_monotonic_clock(book: CommandBook) -> None:
     book.admit(command("1"), NOW, 100.0)
     book.admit(command("2", "pump", left_ms=2_000), NOW, 100.0)
-    book.move("2", S, NOW)
+    book.move("2", S, NOW, 0.0)
     assert book.next_expiry_s() == 102.0
     assert book.expire(NOW + 10**9, 101.9) == []
     (step,) = book.expire(NOW - 10**9, 102.0)
@@ -130,7 +130,7 @@ def test_what_is_on_the_wire_is_not_superseded(
 ) -> None:
     book.admit(command("1"), NOW, 0.0)
     for state in states:
-        book.move("1", state, NOW)
+        book.move("1", state, NOW, 0.0)
     book.admit(command("2"), NOW, 0.0)
     assert (book.state("1") is None) is ended
 
@@ -174,7 +174,7 @@ def test_every_command_ends_exactly_once(events: list[tuple[int, str, int, int]]
         else:
             state = book.state(identity)
             after = (S, K, V, F)[action - 1]
-            moved = book.move(identity, after, NOW) if state is not None and may_follow(state, after) else None
+            moved = book.move(identity, after, NOW, clock_s) if state is not None and may_follow(state, after) else None
             steps = [] if moved is None else [moved]
         for step in steps:
             assert step.id not in ends
@@ -190,11 +190,25 @@ def test_a_command_that_was_sent_when_a_newer_one_came_is_superseded_before_it_i
     """The newer one writes over it: waiting for its value would end in a wrong verdict."""
     book = CommandBook()
     book.admit(command("a"), NOW, 0.0)
-    book.move("a", CommandState.SENT, NOW)
+    book.move("a", CommandState.SENT, NOW, 0.0)
     assert len(book.admit(command("b"), NOW, 0.0).steps) == 1
     assert book.overtaken("a", NOW) is None, "not while it is on its way"
-    book.move("a", CommandState.ACKNOWLEDGED, NOW)
+    book.move("a", CommandState.ACKNOWLEDGED, NOW, 0.0)
     step = book.overtaken("a", NOW)
     assert step is not None
     assert (step.id, step.state, step.reason) == ("a", CommandState.SUPERSEDED, "superseded by command b")
     assert book.overtaken("a", NOW) is book.overtaken("b", NOW) is None
+
+
+def test_what_has_run_out_of_time_is_not_sent_though_nobody_has_said_so_yet(book: CommandBook) -> None:
+    """A program that was paused wrote first, 4 s after the command had expired, and then told that it had expired."""
+    book.admit(command("late"), NOW, 0.0)
+    step = book.move("late", S, NOW + 9_000, 9.0)
+    assert step is not None
+    assert (step.state, step.final, step.reason) == (CommandState.EXPIRED, True, "expired before it could be sent")
+    assert book.state("late") is None
+    book.admit(command("sent"), NOW, 0.0)
+    book.move("sent", S, NOW, 1.0)
+    step = book.move("sent", K, NOW, 9.0)
+    assert step is not None
+    assert step.state is K, "what the device says is told, however late"
