@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from links.bus_backlog import Backlog, BufferStore
-from links.bus_handlers import Handler, Handlers
+from links.bus_handlers import Handler, Handlers, LastWords
 from links.bus_heartbeat import BusCounters, Heartbeat
 from links.bus_receipts import Receipts, Safe
 from links.bus_retained import SLOTS, Retained
@@ -66,6 +66,7 @@ class Bus:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
+        self._words = LastWords((topics.server(""), topics.link("", "").removesuffix("/")))
         self._retained = Retained(topics, owner)
         self._receipts = Receipts(on_safe)
         self._backlog = Backlog(buffer, self._pump, self._receipts.done)
@@ -373,7 +374,7 @@ class Bus:
             return
         self._heartbeat.heard = True
         try:
-            for handler in self._handlers.find(topic):
+            for handler in () if self._words.are_older(topic, retained) else self._handlers.find(topic):
                 handler(topic, payload, retained, delivery.is_repeat)
         except Exception as exc:  # noqa: BLE001 - the top of a message, told below: the next one must not suffer
             self._poisoned += 1
@@ -388,6 +389,7 @@ class Bus:
             self._loop.call_later(SETTLED_S, self.ask_again, self._handlers.retained)
         else:
             self._passed_on.clear()
+            self._words.clear()
         for watcher in self._watchers:
             watcher(online)
 

@@ -41,6 +41,30 @@ class Handlers:
         return found
 
 
+class LastWords:
+    """Topics of links and programs on which something was said live on this connection.
+
+    What is retained there is asked for twice, and the embedded broker may repeat what was retained before: with no time in it, it
+    would be taken for the last word.
+    """
+
+    def __init__(self, prefixes: Sequence[str]) -> None:
+        self._prefixes = tuple(prefixes)
+        self._live: set[str] = set()
+
+    def are_older(self, topic: str, retained: bool) -> bool:
+        """Whether a message is a retained one behind one that was heard live."""
+        if not topic.startswith(self._prefixes):
+            return False
+        if not retained:
+            self._live.add(topic)
+        return retained and topic in self._live
+
+    def clear(self) -> None:
+        """The connection has ended."""
+        self._live.clear()
+
+
 def matches(topic_filter: str, topic: str) -> bool:
     """MQTT 3.1.1 section 4.7: + is one level, # is all further ones and the parent."""
     wanted, levels = topic_filter.split("/"), topic.split("/")
