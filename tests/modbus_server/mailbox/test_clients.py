@@ -136,7 +136,9 @@ def test_libmodbus_is_answered_likewise(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_commands_and_a_client_that_writes_at_the_same_time(scene: Scene) -> None:
-    """What is told last is what stands there, and every command is verified: nothing comes between its write and the look."""
+    """What is told last is what stands there, and every command that is carried out is verified: nothing comes between its write
+    and the look. Those that arrive together with a newer one are superseded.
+    """
     ids = [f"r{number}" for number in range(40)]
     for number, command_id in enumerate(ids):
         command = {"id": command_id, "tag": "f", "value": 1000 + number, "expires_ms": int(time.time() * 1000) + 5000}
@@ -149,7 +151,10 @@ def test_commands_and_a_client_that_writes_at_the_same_time(scene: Scene) -> Non
         return {step["id"]: step["state"] for step in scene.ear.feedback("tank") if step["final"]}
 
     wait_until(lambda: ended().keys() >= set(ids), 10, "the commands come to an end")
-    assert [ended()[command_id] for command_id in ids] == ["verified"] * 40
+    states = [ended()[command_id] for command_id in ids]
+    assert set(states) <= {"verified", "superseded"}
+    assert states[-1] == "verified"
+    assert states.count("verified") > 10
     standing = struct.unpack(">f", struct.pack(">HH", *scene.words(10, 2)))[0]  # type: ignore[misc]  # registers, no code
     scene.told("f", standing)
 
