@@ -38,13 +38,15 @@ class Asks:
 
     async def read(self, device_id: int, request: Request) -> Sequence[Value | BadValue]:
         """The values of one request, for nobody else; raises what `Link.read` raises, KeyError when the device has changed."""
+        device = self._devices[device_id]
         found: Sequence[Value | BadValue] = ()
 
         async def read(link: Link) -> None:
             nonlocal found
             found = await link.read(request)
 
-        await self._paced(self._devices[device_id], read)
+        await self._paced(device, read)
+        self._check_same(device)
         return found
 
     async def read_now(self, device_id: int, tags: Sequence[str], *, whole: bool = True) -> list[Sample]:

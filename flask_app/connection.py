@@ -27,7 +27,7 @@ class GuardedConnection(H11Protocol):
     on_refused: OnRefused
     _arrivals = itertools.count()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP transport is all that ever comes
         super().connection_made(transport)
         self._arrival = next(self._arrivals)
         self._head_timer: asyncio.TimerHandle | None = None

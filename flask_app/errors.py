@@ -59,7 +59,7 @@ def _http(error: HTTPException) -> Response:
     if isinstance(error, InternalServerError) or error.code is None:
         return respond(500, _GENERIC)
     if error.response is not None or error.code < 400:
-        return error.get_response()  # type: ignore[return-value]
+        return error.get_response()  # type: ignore[return-value]  # werkzeug types it as the base of its Response
     data: Mapping[str, Any] = getattr(error, "data", None) or {}
     # webargs puts the place that was read ("query", "json") above the fields.
     faults = [fault for place in (data.get("messages") or {}).values() for fault in faults_of(place)]

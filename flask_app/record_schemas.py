@@ -101,7 +101,7 @@ def _field(field: records.Field, partial: bool) -> fields.Field[Any]:
 def _single(kind: Any, options: dict[str, Any]) -> fields.Field[Any]:
     if dataclasses.is_dataclass(kind):
         options.pop("validate", None)
-        return fields.Nested(record_schema(kind), **options)  # type: ignore[arg-type]
+        return fields.Nested(record_schema(kind), **options)  # type: ignore[arg-type]  # keywords of any kind
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return fields.Enum(kind, by_value=True, **options)
     if kind is Mapping:

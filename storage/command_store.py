@@ -13,7 +13,7 @@ from storage.models import CommandStep
 from storage.shapes import Row, columns
 from storage.texts import lengths, storable
 
-STEP: Table = CommandStep.__table__  # type: ignore[assignment]
+STEP: Table = CommandStep.__table__  # type: ignore[assignment]  # a FromClause to its types
 KEPT = 200_000
 """Steps that are kept, the newest: of about 50,000 commands."""
 _PRUNE_EVERY = 1_000

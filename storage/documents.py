@@ -180,7 +180,7 @@ def checked(read: Callable[..., Draft | None], *arguments: object) -> Draft:
 def _columns(record: object) -> Row:
     """A record as a row: every field, its nested records in short form."""
     row = {}
-    for name in record.__dataclass_fields__:  # type: ignore[attr-defined]
+    for name in record.__dataclass_fields__:  # type: ignore[attr-defined]  # a dataclass, which object does not say
         value = getattr(record, name)
         row[name] = plain(value, defaults=False) if isinstance(value, ScalingConfig | LimitsConfig) else value
         if isinstance(value, DataType | Direction | ScanClass):

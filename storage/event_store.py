@@ -12,8 +12,8 @@ from storage.models import Reject, RejectCount
 from storage.shapes import Row, columns
 from storage.texts import lengths, storable
 
-REJECT: Table = Reject.__table__  # type: ignore[assignment]
-COUNT: Table = RejectCount.__table__  # type: ignore[assignment]
+REJECT: Table = Reject.__table__  # type: ignore[assignment]  # a FromClause to its types
+COUNT: Table = RejectCount.__table__  # type: ignore[assignment]  # a FromClause to its types
 KEPT = 1_000
 _COLUMNS = columns(REJECT, "time_ms", "topic", "payload", "code", "reason", "device", "tag")
 _LENGTHS = lengths(REJECT)

@@ -9,7 +9,7 @@ from storage.models import Heard
 from storage.shapes import DEVICE
 from storage.tags import chunks
 
-HEARD: Table = Heard.__table__  # type: ignore[assignment]
+HEARD: Table = Heard.__table__  # type: ignore[assignment]  # a FromClause to its types
 
 
 class HeardStore:

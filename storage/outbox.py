@@ -11,7 +11,7 @@ from storage.models import Outbox as OutboxModel
 from storage.shapes import BINDING
 from storage.tags import chunks, delete_rows
 
-OUTBOX: Table = OutboxModel.__table__  # type: ignore[assignment]
+OUTBOX: Table = OutboxModel.__table__  # type: ignore[assignment]  # a FromClause to its types
 
 
 @dataclass(frozen=True, slots=True)

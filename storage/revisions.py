@@ -15,7 +15,7 @@ from storage.lines import Lines
 from storage.models import ConfigRevision
 from storage.shapes import DEVICE, ITEM, TAG
 
-REVISION: Table = ConfigRevision.__table__  # type: ignore[assignment]
+REVISION: Table = ConfigRevision.__table__  # type: ignore[assignment]  # a FromClause to its types
 # Revisions must become visible in order: a reader that has seen 8 never asks for 7 again. So changes queue.
 CONFIG_LOCK = 0x7A_67_77_02
 MAX_DIFFERENCE_BYTES = 16_384

@@ -15,12 +15,12 @@ from storage import models
 
 Row = dict[str, Any]
 
-DEVICE: Table = models.Device.__table__  # type: ignore[assignment]
-NETWORK: Table = models.Network.__table__  # type: ignore[assignment]
-TERM: Table = models.Term.__table__  # type: ignore[assignment]
-ITEM: Table = models.Item.__table__  # type: ignore[assignment]
-TAG: Table = models.Tag.__table__  # type: ignore[assignment]
-BINDING: Table = models.Binding.__table__  # type: ignore[assignment]
+DEVICE: Table = models.Device.__table__  # type: ignore[assignment]  # a FromClause to its types
+NETWORK: Table = models.Network.__table__  # type: ignore[assignment]  # a FromClause to its types
+TERM: Table = models.Term.__table__  # type: ignore[assignment]  # a FromClause to its types
+ITEM: Table = models.Item.__table__  # type: ignore[assignment]  # a FromClause to its types
+TAG: Table = models.Tag.__table__  # type: ignore[assignment]  # a FromClause to its types
+BINDING: Table = models.Binding.__table__  # type: ignore[assignment]  # a FromClause to its types
 
 DEFAULT_UNIT_ID = 1
 BINDING_FIELDS = ("protocol", "direction", "address", "options", "scaling", "limits", "period_ms", "scan")

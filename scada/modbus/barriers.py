@@ -69,7 +69,7 @@ class Learned:
         key, place = (block.unit_id, block.table), _range(block)
         for ranges in (self.barriers.get(key), self._seams.get(key)):
             for each in [each for each in ranges or () if _covers(block, *each)]:
-                ranges.remove(each)  # type: ignore[union-attr]
+                ranges.remove(each)  # type: ignore[union-attr]  # None has no each
         planned = self._parts.pop(place, None)
         if planned is None:
             self._forget(block)

@@ -97,7 +97,7 @@ async def test_a_write_that_is_never_answered_is_written_once(
         device.seen.append(seen)
         return iter(())
 
-    device.answer = silent  # type: ignore[method-assign]
+    device.answer = silent  # type: ignore[method-assign]  # of this one alone
     final = await plant.verdict(watch, command := watch.set("boiler", "a", 5, expires_ms=now_ms() + 2500))
     if does_it:
         assert watch.steps(command) == VERIFIED
@@ -118,7 +118,7 @@ async def test_a_write_that_is_answered_late(plant: FieldPlant, watch: BusWatch,
             yield 0.5
         yield from answer(seen)
 
-    device.answer = late  # type: ignore[method-assign]
+    device.answer = late  # type: ignore[method-assign]  # of this one alone
     final = await plant.verdict(watch, watch.set("boiler", "a", 5))
     assert final["state"] in ("verified", "failed")
     await asyncio.sleep(1.0)

@@ -132,7 +132,7 @@ def test_a_killed_broker_that_brings_back_what_was_emptied_is_told_again(house: 
         assert len(left_over(watch)) == len(ghosts), "nobody takes a message for what the broker has kept"
         house.broker.restart()
         for name, program in house.programs.items():
-            wait_until(lambda p=program: p.output.count("-bus)") == 2, 15, f"{name} is back")  # type: ignore[misc]
+            wait_until(lambda p=program: p.output.count("-bus)") == 2, 15, f"{name} is back")  # type: ignore[misc]  # the lambda's default
         wait_until(lambda: not left_over(watch), 15, f"all of it is withdrawn: {left_over(watch)}")
         assert not [topic for topic in watch.emptied if topic.endswith("/stays")]
 

@@ -133,7 +133,7 @@ async def test_a_silent_unit_does_not_take_the_others_with_it(plant: Plant, devi
     plant.put(boiler(device.port), silent)
     await plant.wait(lambda: plant.told.quality("silent", "x") is GOOD, "both read")
     answer = device.answer
-    device.answer = lambda seen: iter(()) if seen.unit_id == 9 else answer(seen)  # type: ignore[method-assign]
+    device.answer = lambda seen: iter(()) if seen.unit_id == 9 else answer(seen)  # type: ignore[method-assign]  # of this one alone
     await plant.wait(lambda: plant.told.quality("silent", "x") is BAD, "bad")
     await asyncio.sleep(1.0)
     connections = len(device.accepted_s)
@@ -142,7 +142,7 @@ async def test_a_silent_unit_does_not_take_the_others_with_it(plant: Plant, devi
     assert plant.told.quality("boiler", "a") is GOOD
     assert len(device.accepted_s) == connections == 1
     assert len(device.seen) >= 8, "the other unit is read all the time"
-    device.answer = answer  # type: ignore[method-assign]
+    device.answer = answer  # type: ignore[method-assign]  # of this one alone
     await plant.wait(lambda: plant.told.quality("silent", "x") is GOOD, "good again", 6)
 
 
@@ -207,7 +207,7 @@ async def test_a_device_that_comes_and_goes_does_not_fill_the_log(
     for number in range(30):
         await (device.set_mode("exc", 4) if number % 2 else device.set_mode("good"))
         wanted = BAD if number % 2 else GOOD
-        await plant.wait(lambda wanted=wanted: plant.told.quality("boiler", "a") is wanted, "a change")  # type: ignore[misc]
+        await plant.wait(lambda wanted=wanted: plant.told.quality("boiler", "a") is wanted, "a change")  # type: ignore[misc]  # the lambda's default
     lines = [record.getMessage() for record in caplog.records if "boiler" in record.getMessage()]
     assert 1 <= len(lines) <= 6, lines
 

@@ -128,7 +128,7 @@ async def test_a_unit_that_answers_the_look_of_a_command_is_back(plant: Plant, g
     gateway.silent = {1}
     for _ in range(2):  # looked at in vain as well: the next look is further off
         asked = len(gateway.seen)
-        await plant.wait(lambda asked=asked: len(gateway.seen) > asked + 1, "asked")  # type: ignore[misc]
+        await plant.wait(lambda asked=asked: len(gateway.seen) > asked + 1, "asked")  # type: ignore[misc]  # the lambda's default
     await plant.wait(lambda: plant.told.links[-1][:2] == ("plc", False), "down")
     await asyncio.sleep(TIMEOUT_S + 0.05)
     plan = plant.field.device("plc")

@@ -48,5 +48,5 @@ async def test_a_client_that_never_reads_is_dropped_and_one_that_reads_is_served
         writer.close()
         silent.close()
         async with asyncio.timeout(5):
-            while state.connections or state.tasks:  # noqa: ASYNC110
+            while state.connections or state.tasks:  # noqa: ASYNC110 - they have no event for it
                 await asyncio.sleep(0.05)

@@ -1,14 +1,16 @@
 """What is remembered of the bus: order, bounds, and what happens to nonsense. No broker here."""
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_app import live_values
 from flask_app.live_commands import MAX_STEPS, LiveCommands, unanswered
 from flask_app.live_counters import LiveCounters
 from flask_app.live_readings import is_of, source_owner
 from flask_app.live_values import DOUBT_S, SILENT_S, LiveValues
-from scada.bus_messages import LinkReport, encode_data, encode_link, encode_state
+from scada.bus_messages import LinkReport, decode_state, encode_data, encode_link, encode_state
 from scada.commands import Call, Command, CommandState, answer_of, step_of
 from scada.topics import BusTopics
 from scada.values import Quality, Sample
@@ -148,6 +150,25 @@ def test_what_was_set_is_shown_when_it_is_there_or_something_newer() -> None:
     assert live.shows("boiler", {"y": 2}, NOW + 1)
     live.take("tagwire/link/a/boiler", b'{"online": true, "since": 2, "error": null}')
     assert live.shows("boiler", {"x": 1, "y": 2}, NOW + 1)
+
+
+def test_a_state_that_is_repeated_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second after each connection all of them were, in the bus's thread; what was made of them was kept, not counted."""
+    taken = []
+
+    def decode(payload: bytes) -> tuple[list[Sample], list[str]]:
+        taken.append(payload)
+        return decode_state(payload)
+
+    monkeypatch.setattr(live_values, "decode_state", decode)
+    live = LiveValues(TOPICS)
+    first, second = encode_state([sample("x", 1)]), encode_state([sample("x", 2, NOW + 1)])
+    for payload in (first, first):
+        live.take("tagwire/state/a/boiler", payload, retained=True)
+    assert taken == []
+    live.take("tagwire/state/a/boiler", second, retained=True)
+    assert live.samples("boiler")["a"]["x"].value == 2
+    assert taken == [first, second]
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.booleans()), max_size=200))

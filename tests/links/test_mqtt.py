@@ -281,7 +281,7 @@ async def test_connections_that_end_again_and_again_are_told(
     link = await make_link(broker, [])
     link.start()
     for connects in range(1, 4):
-        await broker.until(lambda connects=connects: broker.connects == connects)  # type: ignore[misc]
+        await broker.until(lambda connects=connects: broker.connects == connects)  # type: ignore[misc]  # the lambda's default
         await eventually(link.online.is_set)
         broker.drop()
         await eventually(lambda: not link.online.is_set())

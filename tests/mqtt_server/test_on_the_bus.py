@@ -271,7 +271,7 @@ async def test_a_setpoint_is_sent_to_its_device(tmp_path: Path, broker: Broker, 
             assert bus.others[-1][1] == {"set": {"level": 20}, "mode": "eco"}
             for tag_name, value, reason in (("target", 51, "limit"), ("t", 5, "read only"), ("mode", 5, "text")):
                 no = bus.set("valve", tag_name, value, expires_ms=soon_ms)
-                await plant.wait(lambda no=no: bus.feedback[no], "refused")  # type: ignore[misc]
+                await plant.wait(lambda no=no: bus.feedback[no], "refused")  # type: ignore[misc]  # the lambda's default
                 assert bus.feedback[no][0]["state"] == "failed"
                 assert reason in bus.feedback[no][0]["reason"]
             assert len(bus.others) == 2
@@ -291,9 +291,9 @@ async def test_samples_survive_a_broker_that_is_killed_again_and_again(plant: Pl
             await asyncio.sleep(0.5)
             connections = bus.connections
             plant.broker.restart()
-            await plant.wait(lambda n=number: plant.output.count("-bus)") >= n + 2, "the bus is back", 20)  # type: ignore[misc]
-            await plant.wait(lambda n=number: plant.output.count("mqtt_server)") >= n + 2, "the link is back", 20)  # type: ignore[misc]
-            await plant.wait(lambda n=connections: bus.connections > n, "the listener is back", 20)  # type: ignore[misc]
+            await plant.wait(lambda n=number: plant.output.count("-bus)") >= n + 2, "the bus is back", 20)  # type: ignore[misc]  # the lambda's default
+            await plant.wait(lambda n=number: plant.output.count("mqtt_server)") >= n + 2, "the link is back", 20)  # type: ignore[misc]  # the lambda's default
+            await plant.wait(lambda n=connections: bus.connections > n, "the listener is back", 20)  # type: ignore[misc]  # the lambda's default
         await plant.wait(lambda: bus.value("m", "seq") == count, "the last one", 20)
         first_seen = dict.fromkeys(int(each.value) for each in bus.of("m", "seq"))
         assert list(first_seen) == list(range(1, count + 1))

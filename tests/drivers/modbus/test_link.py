@@ -279,7 +279,7 @@ async def test_a_plan_follows_what_reads_were_seen_to_cost() -> None:
                     pass
                 return answer(pdu)
 
-            device.execute = by_the_register  # type: ignore[method-assign]
+            device.execute = by_the_register  # type: ignore[method-assign]  # of this one alone
             for _ in range(6):
                 for request in requests:
                     await link.read(request)
